@@ -1,0 +1,130 @@
+import uuid
+from pathlib import Path
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from analysis.enums import ModelState, Profile, RunStatus, SizeClass
+from slides.models import Slide
+
+
+class ModelVersion(models.Model):
+    """One set of weights with its card. Only safetensors with a matching SHA-256 are ever loaded."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    name = models.CharField(max_length=60)
+    version = models.CharField(max_length=40)
+    sha256 = models.CharField(max_length=64, unique=True, help_text="Of the weights file.")
+    folder = models.CharField(
+        max_length=1000, help_text="Absolute, or relative to the code (shipped models)."
+    )
+    card = models.JSONField(default=dict)
+    threshold = models.FloatField(
+        default=0.5, help_text="Lesions with at least this score count for the AI's call."
+    )
+    state = models.CharField(max_length=12, choices=ModelState.choices, default=ModelState.REGISTERED)
+    registered_at = models.DateTimeField(auto_now_add=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["state"], condition=Q(state="active"), name="one_active_model_version"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+    @property
+    def path(self) -> Path:
+        folder = Path(self.folder)
+        return folder if folder.is_absolute() else Path(settings.BASE_DIR) / folder
+
+
+class Run(models.Model):
+    """The finished result of one model version on one slide. Rows are only added, in the transaction that ends the job."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    slide = models.ForeignKey(Slide, on_delete=models.PROTECT, related_name="runs")
+    model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="runs")
+    profile = models.CharField(max_length=12, choices=Profile.choices)
+    parameters = models.JSONField(default=dict)
+    parameters_sha256 = models.CharField(max_length=64)
+    job_id = models.UUIDField(unique=True)
+    status = models.CharField(max_length=15, choices=RunStatus.choices)
+    status_reason = models.TextField(blank=True)
+    slide_score = models.FloatField(null=True)
+    threshold = models.FloatField(help_text="The model version's threshold when the run was made.")
+    tissue_mm2 = models.FloatField()
+    analysed_fraction = models.FloatField()
+    failed_fraction = models.FloatField()
+    mpp_x = models.FloatField(help_text="Scale the run was made with.")
+    mpp_y = models.FloatField()
+    slide_sha256 = models.CharField(max_length=64)
+    seconds = models.JSONField(default=dict)
+    drift = models.JSONField(default=dict)
+    software_version = models.CharField(max_length=40)
+    heatmap_rows = models.PositiveIntegerField()
+    heatmap_cols = models.PositiveIntegerField()
+    heatmap_x0 = models.FloatField()
+    heatmap_y0 = models.FloatField()
+    heatmap_cell_x0 = models.FloatField(help_text="Level-0 pixels per cell, across.")
+    heatmap_cell_y0 = models.FloatField(help_text="Level-0 pixels per cell, down.")
+    heatmap_sha256 = models.CharField(max_length=64, help_text="Of the uncompressed grid.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            # One live result set per slide, model version and parameters (which hold scale, profile and file hash).
+            models.UniqueConstraint(
+                fields=["slide", "model_version", "parameters_sha256"], name="one_result_per_run_parameters"
+            ),
+            models.CheckConstraint(
+                condition=Q(analysed_fraction__gte=0, failed_fraction__gte=0), name="fractions_not_negative"
+            ),
+        ]
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.model_version} on {self.slide_id}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.METADET_HOME) / "runs" / str(self.pk)
+
+    @property
+    def heatmap_path(self) -> Path:
+        """gzip of rows x cols bytes, row by row; 255 is probability 1."""
+        return self.folder / "heatmap.gz"
+
+
+class Lesion(models.Model):
+    """One metastasis that a run found. Coordinates are level-0 pixels."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="lesions")
+    rank = models.PositiveIntegerField(help_text="1 is the strongest.")
+    score = models.FloatField()
+    peak_x0 = models.FloatField()
+    peak_y0 = models.FloatField()
+    outline = models.JSONField(help_text="[[outer ring], [hole], ...], each ring [[x0, y0], ...].")
+    bbox = models.JSONField(help_text="[x0, y0, x0 right, y0 bottom].")
+    longest_diameter_mm = models.FloatField()
+    ellipse_major_mm = models.FloatField()
+    area_mm2 = models.FloatField()
+    size_class = models.CharField(max_length=8, choices=SizeClass.choices)
+    borderline = models.BooleanField(default=False)
+    mean_probability = models.FloatField()
+    peak_probability = models.FloatField()
+    box_score = models.FloatField(null=True)
+    has_field = models.BooleanField(default=False, help_text="A field was cut for the gallery.")
+
+    class Meta:
+        ordering = ["run", "rank"]
+        constraints = [models.UniqueConstraint(fields=["run", "rank"], name="one_lesion_per_rank")]
+
+    @property
+    def field_path(self) -> Path:
+        return self.run.folder / "fields" / f"{self.rank:04d}.jpg"

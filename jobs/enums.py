@@ -1,0 +1,23 @@
+from django.db import models
+
+
+class JobKind(models.TextChoices):
+    PREPARE_SLIDE = "prepare_slide", "prepare slide"
+    DETECT = "detect", "detect metastases"
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued", "waiting"
+    RUNNING = "running", "running"
+    DONE = "done", "done"
+    FAILED = "failed", "failed"
+    CANCELLED = "cancelled", "cancelled"
+
+
+LIVE = (JobState.QUEUED, JobState.RUNNING)
+
+# Celery task and queue of each kind; the names are those of the tasks.py leaves.
+TASK_OF: dict[str, tuple[str, str]] = {
+    JobKind.PREPARE_SLIDE: ("slides.prepare_slide", "ingest"),
+    JobKind.DETECT: ("analysis.detect", "detect"),
+}

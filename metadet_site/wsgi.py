@@ -1,0 +1,20 @@
+"""The one callable of the web process: /tiles/ goes to the tile service before Django's middleware, the rest to Django."""
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "metadet_site.settings")
+django_application = get_wsgi_application()
+
+from slides.tile_service import tile_application  # noqa: E402  (needs the settings loaded)
+
+StartResponse = Callable[..., Any]
+
+
+def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    if environ.get("PATH_INFO", "").startswith("/tiles/"):
+        return tile_application(environ, start_response)
+    return django_application(environ, start_response)

@@ -1,0 +1,33 @@
+"""Errors of slides, in words for the person who meets them. The HTTP status of each stands in metadet_site/api_errors.py."""
+
+from typing import Any
+
+
+class SlidesError(Exception):
+    code = "slides"
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.extra = extra
+
+
+class UploadConflict(SlidesError):
+    """Another request writes this upload, or its offset is not the one the sender believes."""
+
+    code = "upload_conflict"
+
+
+class UploadTooLarge(SlidesError):
+    code = "upload_too_large"
+
+
+class StorageFull(SlidesError):
+    code = "storage_full"
+
+
+class ImportRefused(SlidesError):
+    code = "import_refused"
+
+
+class WrongState(SlidesError):
+    code = "wrong_state"
