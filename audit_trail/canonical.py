@@ -11,9 +11,7 @@ from typing import Any
 
 def canonical_json(value: Any) -> str:
     """Raises ValueError for NaN or infinity, TypeError for what JSON cannot say."""
-    return json.dumps(
-        _normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return json.dumps(_normal(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def _normal(value: Any) -> Any:

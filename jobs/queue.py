@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Now
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from audit_trail.canonical import canonical_json
 from jobs.enums import LIVE, TASK_OF, JobKind, JobState
@@ -17,6 +20,8 @@ from jobs.errors import NotCancellable
 from jobs.models import Job
 
 log = logging.getLogger(__name__)
+
+BROKER_AWAY = (KombuError, RedisError, OSError)
 
 
 @transaction.atomic
@@ -50,7 +55,7 @@ def send(job_id: UUID, kind: str) -> bool:
     task, queue = TASK_OF[kind]
     try:
         current_app.send_task(task, args=[str(job_id)], queue=queue, retry=False)
-    except Exception as error:  # whatever the transport raises: kombu, redis, OSError
+    except BROKER_AWAY as error:
         log.warning("The broker cannot be reached (%s); job %s waits for the scheduler.", error, job_id)
         return False
     Job.objects.filter(pk=job_id).update(sent_at=Now())
@@ -95,11 +100,9 @@ def request_cancel(*, job_id: UUID) -> Job:
 
 def jobs_to_send() -> list[tuple[UUID, str]]:
     """Waiting jobs that nobody was told about lately, and running ones whose worker has gone silent."""
-    again = Now() - _seconds(settings.RECONCILE_SECONDS)
+    again = Now() - timedelta(seconds=settings.RECONCILE_SECONDS)
     waiting = Q(state=JobState.QUEUED) & (Q(sent_at=None) | Q(sent_at__lt=again))
-    silent = Q(
-        state=JobState.RUNNING, lease_until__lt=Now(), attempt__lt=F("max_attempts"), cancel_requested=False
-    )
+    silent = Q(state=JobState.RUNNING, lease_until__lt=Now(), attempt__lt=F("max_attempts"), cancel_requested=False)
     return list(Job.objects.filter(waiting | silent).order_by("created_at").values_list("id", "kind"))
 
 
@@ -110,9 +113,3 @@ def jobs_given_up() -> list[Job]:
             Q(attempt__gte=F("max_attempts")) | Q(cancel_requested=True)
         )
     )
-
-
-def _seconds(count: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=count)

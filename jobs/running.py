@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.db.models.functions import Now
 
 from jobs import queue
@@ -79,11 +79,12 @@ class Lease:
     def _beat(self) -> None:
         try:
             with connection.cursor() as cursor:
-                cursor.execute(
-                    BEAT, {"id": self.job_id, "fence": self.fence, "lease": settings.LEASE_SECONDS}
-                )
+                cursor.execute(BEAT, {"id": self.job_id, "fence": self.fence, "lease": settings.LEASE_SECONDS})
                 row = cursor.fetchone()
-        except Exception as error:  # the database is away: keep working, the fence decides at the end
+        except (
+            DatabaseError,
+            InterfaceError,
+        ) as error:  # the database is away: keep working, the fence decides at the end
             log.warning("No heartbeat for job %s: %s", self.job_id, error)
             connection.close()
             return
@@ -129,9 +130,7 @@ def run(
             log.exception("Job %s failed at attempt %d.", job_id, job.attempt)
             words = f"Unexpected error ({type(error).__name__}: {error})"
             if job.attempt >= job.max_attempts:
-                return _end_badly(
-                    lease, JobState.FAILED, f"{words}; tried {job.attempt} times.", on_ended_badly
-                )
+                return _end_badly(lease, JobState.FAILED, f"{words}; tried {job.attempt} times.", on_ended_badly)
             return _put_back(lease, words)
 
 
@@ -156,9 +155,7 @@ def give_up_silent(*, on_ended_badly: Callable[[Job], None]) -> int:
     return count
 
 
-def _end_badly(
-    lease: Lease, state: JobState, words: str, on_ended_badly: Callable[[Job], None]
-) -> JobState | None:
+def _end_badly(lease: Lease, state: JobState, words: str, on_ended_badly: Callable[[Job], None]) -> JobState | None:
     try:
         with transaction.atomic():
             _end(lease=lease, state=state, error=words)

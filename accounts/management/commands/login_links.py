@@ -18,9 +18,7 @@ class Command(BaseCommand):
         address = options["address"].rstrip("/")
         for role in Role.values:
             user = (
-                User.objects.filter(roles__contains=[role], is_active=True)
-                .order_by("date_joined", "username")
-                .first()
+                User.objects.filter(roles__contains=[role], is_active=True).order_by("date_joined", "username").first()
             )
             if user is not None:
                 path = reverse("one-time-log-in", args=[make_one_time_link(user=user)])

@@ -9,7 +9,9 @@ from jobs.schedule import tick
 
 
 class Command(BaseCommand):
-    help = "Sends waiting and orphaned jobs to the workers again, and makes the trail's checkpoints. Runs until stopped."
+    help = (
+        "Sends waiting and orphaned jobs to the workers again, and makes the trail's checkpoints. Runs until stopped."
+    )
 
     def handle(self, *args: Any, **options: Any) -> None:
         stop = threading.Event()

@@ -1,0 +1,11 @@
+from django.apps import AppConfig
+
+
+class JobsConfig(AppConfig):
+    name = "jobs"
+
+    def ready(self) -> None:
+        from audit_trail.checkpoints import checkpoint_if_due
+        from jobs.schedule import DUTIES
+
+        DUTIES["make a checkpoint of the trail"] = lambda: checkpoint_if_due() and None
