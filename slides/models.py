@@ -31,9 +31,7 @@ class Case(models.Model):
     site = models.CharField(max_length=100, blank=True)
     protocol = models.CharField(max_length=20, choices=Protocol.choices, default=Protocol.UNAIDED_FIRST)
     urgent = models.BooleanField(default=False)
-    note = models.CharField(
-        max_length=300, blank=True, help_text="Shown with the case, for example what was composed."
-    )
+    note = models.CharField(max_length=300, blank=True, help_text="Shown with the case, for example what was composed.")
     created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -54,9 +52,7 @@ class CaseAccess(models.Model):
     given_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["case", "user"], name="one_access_per_case_and_person")
-        ]
+        constraints = [models.UniqueConstraint(fields=["case", "user"], name="one_access_per_case_and_person")]
 
 
 class Node(models.Model):
@@ -94,24 +90,21 @@ class Slide(models.Model):
     case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="slides")
     node = models.ForeignKey(Node, null=True, blank=True, on_delete=models.SET_NULL, related_name="slides")
     position = models.PositiveIntegerField(default=0, help_text="Order within the case.")
-    file_name = models.CharField(
-        max_length=255, help_text="As it was sent; may name a patient: operators only."
-    )
+    file_name = models.CharField(max_length=255, help_text="As it was sent; may name a patient: operators only.")
     source = models.CharField(
         max_length=1000, help_text="The file: absolute when imported in place, else under METADET_HOME."
     )
     imported_in_place = models.BooleanField(default=False)
     size_bytes = models.BigIntegerField(default=0)
+    source_mtime_ns = models.BigIntegerField(
+        null=True, help_text="When the file was last written, as found on receipt: tells a changed file from the same."
+    )
     sha256 = models.CharField(max_length=64, blank=True, db_index=True)
 
-    state = models.CharField(
-        max_length=12, choices=SlideState.choices, default=SlideState.CHECKING, db_index=True
-    )
+    state = models.CharField(max_length=12, choices=SlideState.choices, default=SlideState.CHECKING, db_index=True)
     state_since = models.DateTimeField(auto_now_add=True)
     reason_code = models.CharField(max_length=40, blank=True)
-    reason = models.TextField(
-        blank=True, help_text="Why it is quarantined or failed, and what to do, in words."
-    )
+    reason = models.TextField(blank=True, help_text="Why it is quarantined or failed, and what to do, in words.")
 
     format = models.CharField(max_length=60, blank=True)
     width = models.PositiveIntegerField(null=True)
@@ -172,9 +165,7 @@ class AssociatedImage(models.Model):
     kind = models.CharField(max_length=10, choices=AssociatedKind.choices)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["slide", "kind"], name="one_associated_image_per_kind")
-        ]
+        constraints = [models.UniqueConstraint(fields=["slide", "kind"], name="one_associated_image_per_kind")]
 
 
 class ScaleCorrection(models.Model):
@@ -188,6 +179,27 @@ class ScaleCorrection(models.Model):
     entered_at = models.DateTimeField(auto_now_add=True)
 
 
+class Viewing(models.Model):
+    """One opening of a slide in one log-in. Renewals of the tile cookie prolong it, so that the trail counts openings."""
+
+    slide = models.ForeignKey(Slide, on_delete=models.CASCADE, related_name="viewings")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    partition = models.CharField(max_length=32, help_text="Which log-in (slides/tile_access.py); not a secret.")
+    opened_at = models.DateTimeField()
+    renewed_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["slide", "partition"], name="one_viewing_per_slide_and_log_in")]
+
+
+class UploadQuerySet(models.QuerySet["Upload"]):
+    def visible_to(self, user: User) -> "UploadQuerySet":
+        """A person's own uploads."""
+        if not user.is_authenticated or not user.is_active:
+            return self.none()
+        return self.filter(owner=user)
+
+
 class Upload(models.Model):
     """A file on its way in (tus 1.0). `offset` only grows after the bytes are safely on disk."""
 
@@ -199,21 +211,17 @@ class Upload(models.Model):
     length = models.BigIntegerField()
     offset = models.BigIntegerField(default=0)
     claimed_sha256 = models.CharField(max_length=64, blank=True)
-    state = models.CharField(
-        max_length=12, choices=UploadState.choices, default=UploadState.RECEIVING, db_index=True
-    )
+    state = models.CharField(max_length=12, choices=UploadState.choices, default=UploadState.RECEIVING, db_index=True)
     reason = models.TextField(blank=True)
-    slide = models.OneToOneField(
-        Slide, null=True, blank=True, on_delete=models.SET_NULL, related_name="upload"
-    )
+    slide = models.OneToOneField(Slide, null=True, blank=True, on_delete=models.SET_NULL, related_name="upload")
     created_at = models.DateTimeField(auto_now_add=True)
     touched_at = models.DateTimeField(auto_now=True)
 
+    objects = UploadQuerySet.as_manager()
+
     class Meta:
         ordering = ["-created_at"]
-        constraints = [
-            models.CheckConstraint(condition=Q(offset__lte=models.F("length")), name="offset_within_length")
-        ]
+        constraints = [models.CheckConstraint(condition=Q(offset__lte=models.F("length")), name="offset_within_length")]
 
     @property
     def path(self) -> Path:
