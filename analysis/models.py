@@ -16,22 +16,16 @@ class ModelVersion(models.Model):
     name = models.CharField(max_length=60)
     version = models.CharField(max_length=40)
     sha256 = models.CharField(max_length=64, unique=True, help_text="Of the weights file.")
-    folder = models.CharField(
-        max_length=1000, help_text="Absolute, or relative to the code (shipped models)."
-    )
+    folder = models.CharField(max_length=1000, help_text="Absolute, or relative to the code (shipped models).")
     card = models.JSONField(default=dict)
-    threshold = models.FloatField(
-        default=0.5, help_text="Lesions with at least this score count for the AI's call."
-    )
+    threshold = models.FloatField(default=0.5, help_text="Lesions with at least this score count for the AI's call.")
     state = models.CharField(max_length=12, choices=ModelState.choices, default=ModelState.REGISTERED)
     registered_at = models.DateTimeField(auto_now_add=True)
     activated_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["state"], condition=Q(state="active"), name="one_active_model_version"
-            ),
+            models.UniqueConstraint(fields=["state"], condition=Q(state="active"), name="one_active_model_version"),
         ]
 
     def __str__(self) -> str:

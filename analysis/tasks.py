@@ -1,0 +1,11 @@
+from uuid import UUID
+
+from celery import shared_task
+
+from analysis import runs
+from jobs import running
+
+
+@shared_task(name="analysis.detect")
+def detect(job_id: str) -> None:
+    running.run(job_id=UUID(job_id), handler=runs.do_detection, on_ended_badly=runs.record_bad_end)
