@@ -1,0 +1,62 @@
+"""The card of a model version, read with the standard library alone: the web process shows it and never loads torch."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+WEIGHTS_NAME = "weights.safetensors"
+CARD_NAME = "model.json"
+FORMAT = 1
+MODELS_FOLDER = Path(__file__).resolve().parent / "models"
+
+
+class ModelRefused(ValueError):
+    """The model folder cannot be trusted or read; the message says why in words."""
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The content of model.json: format, version, sha256 (of the weights), config, card."""
+    try:
+        card = json.loads((folder / CARD_NAME).read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ModelRefused(f"{folder.name}: the model card {CARD_NAME} cannot be read") from problem
+    except ValueError as problem:
+        raise ModelRefused(f"{folder.name}: {CARD_NAME} is damaged ({problem})") from problem
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise ModelRefused(f"{folder.name}: {CARD_NAME} is not of format {FORMAT}")
+    missing = [key for key in ("version", "sha256", "config", "card") if key not in card]
+    if missing:
+        raise ModelRefused(f"{folder.name}: {CARD_NAME} lacks {', '.join(missing)}")
+    return card
+
+
+def verify_weights(folder: Path) -> dict[str, Any]:
+    """The card, after the weights' SHA-256 was found to be the one it names."""
+    card = read_card(folder)
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise ModelRefused(f"{folder.name}: the weights {WEIGHTS_NAME} are missing")
+    if file_sha256(path) != card["sha256"]:
+        raise ModelRefused(f"{folder.name}: the weights are not those of the card (SHA-256 differs); get the folder again")
+    return card
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def shipped_models() -> list[Path]:
+    """Folders of the model versions that come with the product, newest last by name."""
+    return sorted(p.parent for p in MODELS_FOLDER.glob(f"*/{CARD_NAME}"))
+
+
+def default_model_folder() -> Path:
+    models = shipped_models()
+    if not models:
+        raise ModelRefused("no model version is shipped; train one with python -m analysis.detector.train")
+    return models[-1]

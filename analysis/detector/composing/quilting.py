@@ -1,0 +1,91 @@
+"""Image quilting: a large texture out of small real patches (Efros and Freeman 2001).
+
+Patches lie on a grid with an overlap; of some random candidates the one that fits its neighbours best is taken and
+joined to them along the path of least difference, so that no straight seam is left.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CANDIDATES = 40
+OVERLAP_SHARE = 3  # the overlap is a third of the patch side
+
+
+def quilt(
+    pool: NDArray[np.uint8], *, height: int, width: int, rng: np.random.Generator, where: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """pool (n, s, s, 3) -> (height, width, 3). Cells that do not touch `where` (height, width) stay white."""
+    side = pool.shape[1]
+    overlap = side // OVERLAP_SHARE
+    step = side - overlap
+    rows, cols = -(-(height - overlap) // step), -(-(width - overlap) // step)
+    rows, cols = max(rows, 1), max(cols, 1)
+    out = np.full((rows * step + overlap, cols * step + overlap, 3), 255, np.uint8)
+    done = np.zeros((rows, cols), bool)
+    for row in range(rows):
+        for col in range(cols):
+            y, x = row * step, col * step
+            if where is not None and not where[y : y + side, x : x + side].any():
+                continue
+            above = row > 0 and done[row - 1, col]
+            left = col > 0 and done[row, col - 1]
+            target = out[y : y + side, x : x + side]
+            patch = _best_candidate(pool, target, overlap, above=above, left=left, rng=rng)
+            keep = _seam_mask(patch, target, overlap, above=above, left=left)
+            target[keep] = patch[keep]
+            done[row, col] = True
+    return out[:height, :width]
+
+
+def _best_candidate(
+    pool: NDArray[np.uint8], target: NDArray[np.uint8], overlap: int, *, above: bool, left: bool, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    chosen = rng.integers(0, len(pool), CANDIDATES)
+    turns = int(rng.integers(0, 4))
+    candidates = np.rot90(pool[chosen], turns, axes=(1, 2))
+    if rng.random() < 0.5:
+        candidates = candidates[:, :, ::-1]
+    error = np.zeros(CANDIDATES, np.float32)
+    if above:
+        error += _difference(candidates[:, :overlap], target[:overlap])
+    if left:
+        error += _difference(candidates[:, :, :overlap], target[:, :overlap])
+    best: NDArray[np.uint8] = candidates[int(error.argmin())]
+    return best
+
+
+def _difference(candidates: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
+    # every second pixel tells as much and costs a quarter
+    delta = candidates[:, ::2, ::2].astype(np.float32) - target[::2, ::2].astype(np.float32)
+    return np.einsum("nijk,nijk->n", delta, delta)
+
+
+def _seam_mask(
+    patch: NDArray[np.uint8], target: NDArray[np.uint8], overlap: int, *, above: bool, left: bool
+) -> NDArray[np.bool_]:
+    """True where the new patch is laid over what is there."""
+    side = len(patch)
+    keep = np.ones((side, side), bool)
+    error = ((patch.astype(np.float32) - target.astype(np.float32)) ** 2).sum(axis=-1)
+    if left:
+        path = _least_path(error[:, :overlap])
+        keep &= np.arange(side)[None, :] >= path[:, None]
+    if above:
+        path = _least_path(error[:overlap].T)
+        keep &= np.arange(side)[:, None] >= path[None, :]
+    return keep
+
+
+def _least_path(error: NDArray[np.float32]) -> NDArray[np.intp]:
+    """(n, w) -> for each row the column of the cheapest 8-connected path from top to bottom."""
+    n, w = error.shape
+    cost = error.copy()
+    for i in range(1, n):
+        previous = np.pad(cost[i - 1], 1, constant_values=np.inf)
+        cost[i] += np.minimum(np.minimum(previous[:-2], previous[1:-1]), previous[2:])
+    path = np.empty(n, np.intp)
+    path[-1] = int(cost[-1].argmin())
+    for i in range(n - 2, -1, -1):
+        low = max(path[i + 1] - 1, 0)
+        path[i] = low + int(cost[i, low : min(path[i + 1] + 2, w)].argmin())
+    return path

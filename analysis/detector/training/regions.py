@@ -1,0 +1,114 @@
+"""Composed training regions: real tissue under real lesion outlines, with exact masks.
+
+Large sheets of each tissue are quilted once; a region is then two or three crops blended along an outline, which
+costs milliseconds. Some regions carry decoys: an outline filled with other normal tissue, blended in the same way,
+so that the blend itself says nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
+from analysis.detector.composing.quilting import quilt
+from analysis.detector.composing.tissue_pool import TissuePools
+from analysis.detector.training.augmentation import turn
+
+GLASS_RGB = (244, 243, 244)
+MIN_LESION_UM, MAX_LESION_UM = 40.0, 2500.0
+
+
+@dataclass(frozen=True)
+class Region:
+    rgb: NDArray[np.uint8]  # (s, s, 3)
+    instance: NDArray[np.int16]  # (s, s) 0 = normal, k = lesion k
+    ignore: NDArray[np.bool_]  # (s, s) the blended rim: neither
+
+
+@dataclass(frozen=True)
+class Sheets:
+    lymphoid: NDArray[np.uint8]
+    tumour: NDArray[np.uint8]
+    other_normal: NDArray[np.uint8]
+    fat: NDArray[np.uint8]
+
+
+def make_sheets(pools: TissuePools, *, side: int, rng: np.random.Generator) -> Sheets:
+    """Sheets of (side, side, 3)."""
+    make = {name: quilt(getattr(pools, name), height=side, width=side, rng=rng) for name in Sheets.__dataclass_fields__}
+    return Sheets(**make)
+
+
+def soft_edge(mask: NDArray[np.bool_], *, rng: np.random.Generator, width_px: float = 2.5) -> NDArray[np.float32]:
+    """0..1 weight of the mask with an edge some pixels wide that wanders, so that no clean line betrays it."""
+    flat = mask.astype(np.float32)
+    noise = gaussian_filter(rng.normal(size=mask.shape).astype(np.float32), 3.0)
+    far = gaussian_filter(flat, 4.0)
+    soft = gaussian_filter(flat, width_px) + noise * ((far > 0.02) & (far < 0.98))
+    return np.clip((soft - 0.5) * 2.2 + 0.5, 0, 1)
+
+
+class RegionMaker:
+    def __init__(self, sheets: list[Sheets], outlines: list[LesionOutline], *, side: int, mpp: float) -> None:
+        self.sheets, self.outlines, self.side, self.mpp = sheets, outlines, side, mpp
+
+    def make(self, rng: np.random.Generator) -> Region:
+        sheets = self.sheets[int(rng.integers(len(self.sheets)))]
+        rgb = self._base(sheets, rng)
+        instance = np.zeros(rgb.shape[:2], np.int16)
+        rim = np.zeros(rgb.shape[:2], bool)
+        if rng.random() < 0.45:
+            filling = sheets.other_normal if rng.random() < 0.7 else sheets.lymphoid
+            self._lay(rgb, self._place(rng), self._crop(filling, rng), rng)
+        lesions = int(rng.choice([0, 1, 2, 3], p=[0.25, 0.5, 0.15, 0.1]))
+        for number in range(1, lesions + 1):
+            mask = self._place(rng)
+            if lesions > 1 and (mask & (gaussian_filter((instance > 0).astype(np.float32), 6) > 0.01)).any():
+                continue
+            weight = self._lay(rgb, mask, self._crop(sheets.tumour, rng), rng)
+            instance[weight > 0.5] = number
+            rim |= (weight > 0.1) & (weight < 0.9)
+        return Region(rgb=rgb, instance=instance, ignore=rim)
+
+    def _base(self, sheets: Sheets, rng: np.random.Generator) -> NDArray[np.uint8]:
+        kind = rng.random()
+        base = sheets.lymphoid if kind < 0.7 else sheets.other_normal if kind < 0.9 else sheets.fat
+        rgb = self._crop(base, rng).copy()
+        if rng.random() < 0.35:  # the edge of a node: fat or bare glass beside it
+            blob = smooth_blob(height=2 * self.side, width=2 * self.side, roughness=0.2, rng=rng)
+            y, x = rng.integers(0, self.side, 2)
+            outside = ~blob[y : y + self.side, x : x + self.side]
+            glass = np.broadcast_to(np.array(GLASS_RGB, np.uint8), rgb.shape)
+            self._lay(rgb, outside, self._crop(sheets.fat, rng) if rng.random() < 0.5 else glass, rng)
+        return rgb
+
+    def _crop(self, sheet: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        y, x = rng.integers(0, len(sheet) - self.side + 1, 2)
+        return turn(sheet[y : y + self.side, x : x + self.side], int(rng.integers(8)))  # type: ignore[return-value]
+
+    def _place(self, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """One outline of a random size (log-uniform) somewhere over the region."""
+        outline = self.outlines[int(rng.integers(len(self.outlines)))]
+        longest = float(np.exp(rng.uniform(np.log(MIN_LESION_UM), np.log(MAX_LESION_UM))))
+        mask = lesion_mask(outline, longest_um=longest, mpp=self.mpp, rng=rng)
+        ys, xs = np.nonzero(mask)
+        out = np.zeros((self.side, self.side), bool)
+        if not len(ys):
+            return out
+        anchor = int(rng.integers(len(ys)))  # this pixel of the lesion falls inside the region
+        y0, x0 = (rng.integers(self.side // 8, self.side * 7 // 8, 2) - np.array([ys[anchor], xs[anchor]])).tolist()
+        ty, tx = max(y0, 0), max(x0, 0)
+        by, bx = min(y0 + mask.shape[0], self.side), min(x0 + mask.shape[1], self.side)
+        out[ty:by, tx:bx] = mask[ty - y0 : by - y0, tx - x0 : bx - x0]
+        return out
+
+    @staticmethod
+    def _lay(
+        rgb: NDArray[np.uint8], mask: NDArray[np.bool_], filling: NDArray[np.uint8], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        weight = soft_edge(mask, rng=rng)
+        mixed = rgb + weight[..., None] * (filling.astype(np.float32) - rgb)
+        rgb[:] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+        return weight

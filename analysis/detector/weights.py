@@ -1,0 +1,69 @@
+"""Saving and loading a model version: safetensors and JSON, checked by SHA-256. Nothing pickled is ever loaded."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from analysis.detector.card import CARD_NAME, FORMAT, WEIGHTS_NAME, ModelRefused, file_sha256, read_card, verify_weights
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict
+from analysis.detector.network.detector import Detector
+
+__all__ = ["LoadedModel", "ModelRefused", "load_model", "read_card", "save_model"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    version: str
+    sha256: str
+    network: Detector
+    """In evaluation mode, channels last, parameters frozen."""
+    config: DetectorConfig
+    card: dict[str, Any]
+
+
+def save_model(
+    folder: Path, *, state: dict[str, Tensor], config: DetectorConfig, version: str, card: dict[str, Any]
+) -> str:
+    """Write weights and card, each whole or not at all; returns the SHA-256 of the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().contiguous().clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    unfinished = folder / (WEIGHTS_NAME + ".part")
+    save_file(tensors, unfinished)
+    os.replace(unfinished, folder / WEIGHTS_NAME)
+    sha256 = file_sha256(folder / WEIGHTS_NAME)
+    content = {"format": FORMAT, "version": version, "sha256": sha256, "config": config.to_json(), "card": card}
+    write_card(folder, content)
+    return sha256
+
+
+def write_card(folder: Path, content: dict[str, Any]) -> None:
+    unfinished = folder / (CARD_NAME + ".part")
+    unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, folder / CARD_NAME)
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """Raises ModelRefused when the card or the weights are missing, altered, or do not fit the network they name."""
+    content = verify_weights(folder)
+    try:
+        config = config_from_dict(content["config"])
+        network = Detector(config.network)
+        state = load_file(folder / WEIGHTS_NAME)
+        left_out = network.load_state_dict(state, strict=False)
+    except (ConfigurationError, SafetensorError, RuntimeError, TypeError) as problem:
+        raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card ({problem})") from problem
+    missing = [k for k in left_out.missing_keys if not k.endswith("num_batches_tracked")]
+    if missing or left_out.unexpected_keys:
+        raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card")
+    network.eval().requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return LoadedModel(
+        version=str(content["version"]), sha256=str(content["sha256"]), network=network, config=config, card=content["card"]
+    )
