@@ -37,7 +37,10 @@ def resolve(requirements: list[str], *, target: Path, stdin: str | None = None) 
     command = [uv, "pip", "compile", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
                "--no-annotate", "--quiet", *requirements]  # fmt: skip
     # pip's own setting for extra files; uv wants it under its own name
-    environment = {**os.environ, **({"UV_FIND_LINKS": os.environ["PIP_FIND_LINKS"]} if "PIP_FIND_LINKS" in os.environ else {})}
+    environment = {
+        **os.environ,
+        **({"UV_FIND_LINKS": os.environ["PIP_FIND_LINKS"]} if "PIP_FIND_LINKS" in os.environ else {}),
+    }
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, env=environment)
     if done.returncode:
         sys.exit(done.stderr)

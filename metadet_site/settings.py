@@ -14,6 +14,7 @@ from metadet_site.env import (
     env_secret,
     env_str,
 )
+from metadet_site.local_stack.home import published
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VERSION = __version__
@@ -32,9 +33,7 @@ def _secret_key() -> str:
         return kept.read_text().strip()
     if TESTING or {"collectstatic", "makemigrations", "spectacular", "check"} & set(sys.argv):
         return "only-for-tests-and-for-commands-that-serve-nobody" * 2
-    raise BadSetting(
-        "No secret key: start with `make run`, or set METADET_SECRET_KEY or METADET_SECRET_KEY_FILE."
-    )
+    raise BadSetting("No secret key: start with `make run`, or set METADET_SECRET_KEY or METADET_SECRET_KEY_FILE.")
 
 
 SECRET_KEY = _secret_key()
@@ -98,8 +97,12 @@ TEMPLATES = [
 
 # --- database --------------------------------------------------------------------------------------
 # `migrate` runs as the owner of the tables; everything else runs as a role that cannot alter the trail.
-_owner_url = env_secret("METADET_DATABASE_OWNER_URL")
-_database_url = env_secret("DATABASE_URL") or "postgresql://metadet_app@/metadet?host=/nonexistent"
+# Without addresses in the environment the stack that runs in this METADET_HOME is meant: `manage.py` in a second terminal.
+_local = {} if TESTING else published(METADET_HOME)
+_owner_url = env_secret("METADET_DATABASE_OWNER_URL") or _local.get("METADET_DATABASE_OWNER_URL")
+_database_url = (
+    env_secret("DATABASE_URL") or _local.get("DATABASE_URL") or "postgresql://metadet_app@/metadet?host=/nonexistent"
+)
 if _owner_url and "migrate" in sys.argv[1:2]:
     _database_url = _owner_url
 DATABASES = {"default": database_from_url(_database_url)}
@@ -160,7 +163,7 @@ CONTENT_SECURITY_POLICY = {
 }
 
 # --- queue -----------------------------------------------------------------------------------------
-CELERY_BROKER_URL = env_secret("CELERY_BROKER_URL") or "redis+socket:///nonexistent"
+CELERY_BROKER_URL = env_secret("CELERY_BROKER_URL") or _local.get("CELERY_BROKER_URL") or "redis+socket:///nonexistent"
 LEASE_SECONDS = env_int("METADET_LEASE_SECONDS", 45, minimum=3)
 HEARTBEAT_SECONDS = env_int("METADET_HEARTBEAT_SECONDS", 10, minimum=1)
 RECONCILE_SECONDS = env_int("METADET_RECONCILE_SECONDS", 15, minimum=1)

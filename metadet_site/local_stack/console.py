@@ -37,7 +37,7 @@ class Console:
             return None
         if self._log_file.exists():
             self._log_file.replace(self._log_file.with_suffix(".previous.log"))
-        return self._log_file.open("w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600))
+        return open(self._log_file, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def say(self, words: str = "", *, secret: bool = False) -> None:
         """The supervisor's own words; may be several lines. A secret is shown and not logged."""

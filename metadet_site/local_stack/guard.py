@@ -55,7 +55,10 @@ def main(arguments: list[str]) -> int:
     processes.end_all_below(os.getpid(), patience_s=LAST_WORDS_S)
     withdraw(home)
     if code < 0:
-        print(f"The supervisor was killed by {signal.Signals(-code).name}; everything it ran was stopped.", file=sys.stderr)
+        print(
+            f"The supervisor was killed by {signal.Signals(-code).name}; everything it ran was stopped.",
+            file=sys.stderr,
+        )
         return 128 - code
     return code
 

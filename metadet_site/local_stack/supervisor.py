@@ -193,7 +193,12 @@ class Supervisor:
     # -- starting -------------------------------------------------------------------------------
 
     def _spawn(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], popen: Mapping[str, Any], dies_by: signal.Signals
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        popen: Mapping[str, Any],
+        dies_by: signal.Signals,
     ) -> subprocess.Popen[bytes]:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
@@ -218,7 +223,9 @@ class Supervisor:
         service = running.service
         running.last_lines = []
         running.started = time.monotonic()
-        running.process = self._spawn(service.name, service.command, service.environment, service.popen, service.stop_signal)
+        running.process = self._spawn(
+            service.name, service.command, service.environment, service.popen, service.stop_signal
+        )
 
     def start(self, *services: Service, patience_s: float = 120.0) -> None:
         """Starts these together and waits until all are healthy.
@@ -295,7 +302,9 @@ class Supervisor:
                 self._turn(wait_s=0.1)
                 for running in alive:
                     if running.process is not None and time.monotonic() - began > running.service.grace_s:
-                        self._console.say(f"{running.service.name} did not stop in {running.service.grace_s:g} s; it is killed.")
+                        self._console.say(
+                            f"{running.service.name} did not stop in {running.service.grace_s:g} s; it is killed."
+                        )
                         processes.kill_session(running.process.pid)
                         clean = False
         processes.end_all_below(os.getpid(), patience_s=1.0)

@@ -107,7 +107,9 @@ class LocalStack:
                 binaries=find_binaries(),
             )
             if not cluster.data.exists():
-                self.console.say(f"Making the database (PostgreSQL {cluster.binaries.major} of {cluster.binaries.source}) ...")
+                self.console.say(
+                    f"Making the database (PostgreSQL {cluster.binaries.major} of {cluster.binaries.source}) ..."
+                )
             cluster.prepare()
             services.append(self._postgres(cluster))
             self.environment["DATABASE_URL"] = cluster.url("metadet_app")
@@ -123,7 +125,9 @@ class LocalStack:
         self.supervisor.start(*services, patience_s=3600)
         if cluster is not None:
             cluster.set_up_roles()
-        published = {name: self.environment[name] for name in ("DATABASE_URL", "CELERY_BROKER_URL") if name in self.environment}
+        published = {
+            name: self.environment[name] for name in ("DATABASE_URL", "CELERY_BROKER_URL") if name in self.environment
+        }
         if self.owner_url is not None:
             published["METADET_DATABASE_OWNER_URL"] = self.owner_url
         publish(self.home, published, socket_folder=socket_folder)
@@ -213,7 +217,9 @@ class LocalStack:
         code, lines = self.supervisor.lines_of([sys.executable, "-c", asked], self.environment)
         missing = [line for line in lines if line.strip()]
         if code:
-            self.console.say("How well slide files are decoded apart could not be found out:\n" + "\n".join(missing[-3:]))
+            self.console.say(
+                "How well slide files are decoded apart could not be found out:\n" + "\n".join(missing[-3:])
+            )
         elif missing:
             self.console.say("Slide files are decoded in a child process of their own. On this machine:")
             for line in missing:
@@ -234,7 +240,9 @@ class LocalStack:
         code, lines = self.supervisor.lines_of(manage("login_links", "--address", self.address), self.environment)
         links = [line.split("\t", 1) for line in lines if "\t" in line]
         if code or not links:
-            self.console.say("No log-in links could be made:\n" + "\n".join(lines[-5:]) if lines else "There are no users yet.")
+            self.console.say(
+                "No log-in links could be made:\n" + "\n".join(lines[-5:]) if lines else "There are no users yet."
+            )
         else:
             self.console.say("Log in by one of these links; each works once, for 24 hours:")
             for role, link in links:
