@@ -118,6 +118,8 @@ def run(
     with Lease(job) as lease:
         try:
             handler(job, lease)
+            if Job.objects.filter(pk=job_id, fence=lease.fence).exclude(state=JobState.DONE).exists():
+                raise RuntimeError("the handler returned without complete()")
             return JobState.DONE
         except LeaseLost:
             log.warning("Job %s belongs to another worker now; its work here is dropped.", job_id)
