@@ -1,0 +1,30 @@
+/** Numbers as people read them. */
+
+export function bytesInWords(bytes: number): string {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${units[unit]}`;
+}
+
+/** A length with as many digits as a pathologist uses: 0.24 mm, 2.4 mm, 12 mm. */
+export function millimetres(mm: number | null): string {
+  if (mm === null || !Number.isFinite(mm)) return "no scale";
+  return `${mm < 1 ? mm.toFixed(2) : mm < 10 ? mm.toFixed(1) : mm.toFixed(0)} mm`;
+}
+
+export function percent(share: number): string {
+  const value = share * 100;
+  return `${value > 0 && value < 1 ? "<1" : value > 99 && value < 100 ? ">99" : value.toFixed(0)} %`;
+}
+
+/** A probability; never rounded up to 1.00 or down to 0.00 when it is neither. */
+export function probability(p: number): string {
+  if (p > 0.994 && p < 1) return ">0.99";
+  if (p > 0 && p < 0.006) return "<0.01";
+  return p.toFixed(2);
+}
