@@ -71,7 +71,8 @@ def open_home() -> Home:
         home.folder.mkdir(parents=True, exist_ok=True)
         for private in (home.keys, home.logs, home.valkey):
             private.mkdir(mode=0o700, exist_ok=True)
-        home.postgres.mkdir(exist_ok=True)
+        for open_to_children in (home.postgres, home.folder / "static"):
+            open_to_children.mkdir(exist_ok=True)
         write_secret_once(home.secret_key, secrets.token_urlsafe(64))
     except OSError as error:
         raise LocalStackError(
@@ -141,7 +142,7 @@ def _lock_owner(home: Home) -> int | None:
 
 def make_socket_folder() -> Path:
     """A new folder, 0700, with a path short enough for sockets."""
-    for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108  (mkdtemp is private)
+    for parent in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
         if parent and len(os.fsencode(parent)) + 20 < LONGEST_SOCKET_FOLDER and os.access(parent, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="metadet-", dir=parent))
     raise LocalStackError("No short folder for the sockets of the database was found; set TMPDIR=/tmp.")

@@ -17,7 +17,7 @@ from metadet_site.local_stack.console import Console
 from metadet_site.local_stack.errors import LocalStackError, PortTaken
 from metadet_site.local_stack.home import REPOSITORY, Home, make_socket_folder, open_home, publish, withdraw
 from metadet_site.local_stack.postgres import FAST_SHUTDOWN, Cluster, find_binaries
-from metadet_site.local_stack.supervisor import Running, Service, StopAsked, Supervisor
+from metadet_site.local_stack.supervisor import Service, StopAsked, Supervisor
 
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8000
@@ -183,7 +183,8 @@ class LocalStack:
         return Service(
             name=queue,
             command=[
-                *(sys.executable, "-m", "celery", "-A", "metadet_site.celery", "worker"),
+                *(sys.executable, "-W", "ignore::celery.platforms.SecurityWarning", "-m", "celery", "--quiet"),
+                *("-A", "metadet_site.celery", "worker"),
                 *("-Q", queue, "-n", f"{queue}@{platform.node() or 'localhost'}"),
                 *("--pool", "prefork", "--concurrency", "1", "--loglevel", "INFO"),
                 *("--without-gossip", "--without-mingle"),
@@ -201,7 +202,7 @@ class LocalStack:
             name="web",
             command=[
                 *(sys.executable, "-m", "granian", "--interface", "wsgi", "--host", ADDRESS, "--port", str(port)),
-                *("--workers", "1", "--blocking-threads", "8", "--respawn-failed-workers", "--no-ws"),
+                *("--workers", "1", "--blocking-threads", str(web_threads()), "--respawn-failed-workers", "--no-ws"),
                 *("--log-level", "warning", "metadet_site.wsgi:application"),
             ],
             environment=self.environment | {"METADET_PROCESS": "web", "OMP_NUM_THREADS": "1"},
@@ -267,6 +268,11 @@ def choose_port(console: Console, environment: Mapping[str, str] = os.environ) -
                 console.say(f"Port {DEFAULT_PORT} is used by another program; this one listens on {port}.")
             return port
     raise PortTaken(f"the ports {DEFAULT_PORT} to {DEFAULT_PORT + PORTS_TRIED - 1} are all used; set METADET_PORT.")
+
+
+def web_threads() -> int:
+    """Requests wait for the database more than they compute; beyond this granian warns."""
+    return min(8, 2 * (os.cpu_count() or 1))
 
 
 def is_free(port: int) -> bool:
