@@ -31,3 +31,15 @@ class ImportRefused(SlidesError):
 
 class WrongState(SlidesError):
     code = "wrong_state"
+
+
+class UploadRefused(SlidesError):
+    """The file will not become a slide, and sending it again as it is does not help."""
+
+    code = "upload_refused"
+
+
+class NotFoundHere(SlidesError):
+    """A folder, case or picture that was asked for by name is not there."""
+
+    code = "not_found_here"

@@ -1,0 +1,331 @@
+"""Acts on slides: receiving, every change of state, scale, retry, deletion. Each change and its event in one transaction."""
+
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Max
+from django.http import HttpRequest
+from django.utils import timezone
+
+from accounts.models import User
+from audit_trail.enums import EventKind
+from audit_trail.recording import record
+from jobs.enums import LIVE, JobKind
+from jobs.models import Job
+from jobs.queue import enqueue, request_cancel
+from jobs.schedule import ON_ENDED_BADLY
+from slides import tile_access
+from slides.cases import node_named
+from slides.enums import SLIDE_TRANSITIONS, AssociatedKind, ScaleState, SlideState
+from slides.errors import SlidesError, WrongState
+from slides.models import AssociatedImage, Case, ScaleCorrection, Slide
+from slides.signals import slide_deleting, slide_ready
+from slides.wsi.properties import PLAUSIBLE_MPP, SlideProperties
+
+log = logging.getLogger(__name__)
+
+SCALE_KNOWN = (ScaleState.OK, ScaleState.ENTERED)
+DUPLICATE = "duplicate"
+LONGEST_SUFFIX = 10
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the preparation of a slide found and made. `store` names the folder of tiles inside slide.folder."""
+
+    properties: SlideProperties
+    store: str
+    pass_through: bool
+    tissue_mm2: float | None
+    tissue_fraction: float
+    corrupt_tiles: int
+    associated: tuple[AssociatedKind, ...]
+
+
+def safe_suffix(file_name: str) -> str:
+    """The suffix that readers go by, such as `.svs` or `.ome.tif`; empty when there is none to trust."""
+    suffixes = [part for part in Path(file_name.lower()).suffixes[-2:] if part[1:].isascii() and part[1:].isalnum()]
+    kept = suffixes if suffixes[:1] == [".ome"] else suffixes[-1:]
+    return "".join(kept) if all(len(part) <= LONGEST_SUFFIX for part in kept) else ""
+
+
+def lock_content(sha256: str) -> None:
+    """Until the end of the transaction nobody else decides about a file of the same content."""
+    key = int.from_bytes(hashlib.sha256(f"slide {sha256}".encode()).digest()[:8], "big", signed=True)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key])
+
+
+def same_content(sha256: str, *, but: UUID | None = None) -> Slide | None:
+    """The slide that holds this very file already, if there is one."""
+    return (
+        Slide.objects.present()
+        .filter(sha256=sha256)
+        .exclude(pk=but)
+        .select_related("case", "node")
+        .order_by("created_at")
+        .first()
+    )
+
+
+def duplicate_words(slide: Slide) -> str:
+    words = f"This file is here already: it is {slide.display_name} of case {slide.case.accession}"
+    if slide.state in (SlideState.QUARANTINED, SlideState.FAILED):
+        words += f" ({slide.get_state_display()}: {slide.reason})"
+    return words + ". It was not stored a second time."
+
+
+@transaction.atomic
+def receive_slide(
+    *,
+    slide_id: UUID,
+    case: Case,
+    node_label: str,
+    file_name: str,
+    source: str,
+    imported_in_place: bool,
+    size_bytes: int,
+    mtime_ns: int,
+    sha256: str,
+    actor: User | None,
+    request: HttpRequest | None = None,
+) -> tuple[Slide, Job]:
+    """A new slide whose file is in its place, and the job that prepares it. `sha256` may be empty: the job finds it."""
+    Case.objects.select_for_update().get(pk=case.pk)  # positions within a case are given one after the other
+    last = case.slides.aggregate(last=Max("position"))["last"]
+    slide = Slide.objects.create(
+        pk=slide_id,
+        case=case,
+        node=node_named(case=case, label=node_label),
+        position=0 if last is None else last + 1,
+        file_name=file_name[:255],
+        source=source,
+        imported_in_place=imported_in_place,
+        size_bytes=size_bytes,
+        source_mtime_ns=mtime_ns,
+        sha256=sha256,
+        state=SlideState.CHECKING,
+        created_by=actor,
+    )
+    job = enqueue(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, requested_by_id=actor.pk if actor else None)
+    record(
+        EventKind.SLIDE_RECEIVED,
+        actor=actor,
+        subject=slide,
+        case_id=case.pk,
+        slide_id=slide.pk,
+        details={"size_bytes": size_bytes, "sha256": sha256, "in_place": imported_in_place},
+        request=request,
+    )
+    return slide, job
+
+
+def change_state(slide: Slide, state: SlideState, *, reason_code: str = "", reason: str = "") -> None:
+    """Moves the slide along SLIDE_TRANSITIONS and saves it. Raises WrongState."""
+    if state != slide.state and state not in SLIDE_TRANSITIONS[slide.state]:
+        raise WrongState(f"A slide that is {slide.get_state_display()} cannot become {state.label}.")
+    if state != slide.state:
+        slide.state_since = timezone.now()
+    slide.state, slide.reason_code, slide.reason = state, reason_code, reason
+    slide.save(update_fields=["state", "state_since", "reason_code", "reason"])
+
+
+def locked(slide_id: UUID) -> Slide:
+    """The slide, ours until the end of the transaction. Raises WrongState when it was deleted meanwhile."""
+    slide = Slide.objects.select_for_update(of=("self",)).select_related("case", "node").get(pk=slide_id)
+    if slide.deleted_at is not None:
+        raise WrongState("This slide was deleted.")
+    return slide
+
+
+def make_ready(slide: Slide, prepared: Prepared) -> None:
+    """Stores what was found and makes the slide viewable. Call in the transaction that completes the job."""
+    found = prepared.properties
+    slide.format, slide.scanner = found.format[:60], found.scanner[:100]
+    slide.width, slide.height = found.width, found.height
+    slide.properties = found.to_json()
+    slide.store, slide.pass_through = prepared.store, prepared.pass_through
+    slide.corrupt_tiles = prepared.corrupt_tiles
+    slide.tissue_fraction = prepared.tissue_fraction
+    slide.scale_state = ScaleState(found.scale_state)
+    slide.mpp_source = found.mpp_source[:100]
+    # An implausible scale stays in `properties` for the operator to see; nothing may measure with it.
+    believed = slide.scale_state == ScaleState.OK
+    slide.mpp_x, slide.mpp_y = (found.mpp_x, found.mpp_y) if believed else (None, None)
+    slide.tissue_mm2 = prepared.tissue_mm2
+    entered = slide.scale_corrections.order_by("-entered_at").first()
+    if entered is not None:
+        _use_scale(slide, entered.mpp_x, entered.mpp_y)
+    slide.save()
+    change_state(slide, SlideState.READY)
+    for kind in prepared.associated:
+        AssociatedImage.objects.get_or_create(slide=slide, kind=kind)
+    if slide.scale_state in SCALE_KNOWN:
+        slide_ready.send(sender=Slide, slide=slide, actor=None, cause="ready")
+    record(
+        EventKind.SLIDE_READY,
+        actor=None,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={
+            "sha256": slide.sha256,
+            "format": slide.format,
+            "size": [slide.width, slide.height],
+            "mpp": [slide.mpp_x, slide.mpp_y],
+            "scale": str(slide.scale_state),
+            "corrupt_tiles": slide.corrupt_tiles,
+        },
+    )
+
+
+def quarantine(slide: Slide, *, code: str, reason: str) -> None:
+    """The file cannot be used as it is. Call in the transaction that completes the job."""
+    change_state(slide, SlideState.QUARANTINED, reason_code=code, reason=reason)
+    record(
+        EventKind.SLIDE_QUARANTINED,
+        actor=None,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"code": code, "reason": reason, "sha256": slide.sha256},
+    )
+
+
+def preparation_ended_badly(job: Job) -> None:
+    """The slide of a job that failed or was cancelled: FAILED, with the job's reason. Called in the job's transaction."""
+    slide = Slide.objects.select_for_update().get(pk=job.subject_id)
+    if slide.deleted_at is not None or slide.state not in (SlideState.CHECKING, SlideState.PREPARING):
+        return
+    reason = job.error or "The preparation was cancelled."
+    change_state(slide, SlideState.FAILED, reason_code=f"job_{job.state}", reason=reason)
+    record(
+        EventKind.SLIDE_FAILED,
+        actor=None,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"reason": reason, "job": str(job.pk), "attempts": job.attempt},
+    )
+
+
+@transaction.atomic
+def retry(*, slide_id: UUID, actor: User, request: HttpRequest | None = None) -> Job:
+    """Prepares the slide once more, from its untouched file. Raises WrongState while it is being prepared."""
+    slide = locked(slide_id)
+    if slide.state in (SlideState.CHECKING, SlideState.PREPARING, SlideState.RECEIVING):
+        raise WrongState("This slide is being prepared already.")
+    before = slide.get_state_display()
+    change_state(slide, SlideState.CHECKING)
+    job = enqueue(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, requested_by_id=actor.pk)
+    record(
+        EventKind.SLIDE_RETRIED,
+        actor=actor,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"was": before},
+        request=request,
+    )
+    return job
+
+
+@transaction.atomic
+def correct_scale(
+    *, slide_id: UUID, mpp_x: float, mpp_y: float, reason: str, actor: User, request: HttpRequest | None = None
+) -> Slide:
+    """Enters the size of a level-0 pixel in um by hand. Raises WrongState, SlidesError for an implausible value."""
+    low, high = PLAUSIBLE_MPP
+    if not (low <= mpp_x <= high and low <= mpp_y <= high):
+        raise SlidesError(f"A scale must lie between {low} and {high} um per pixel.")
+    if not reason.strip():
+        raise SlidesError("Say where the scale comes from: it is written into the record.")
+    slide = locked(slide_id)
+    if slide.state != SlideState.READY:
+        raise WrongState("A scale can be entered once the slide is ready.")
+    before = [slide.mpp_x, slide.mpp_y]
+    ScaleCorrection.objects.create(
+        slide=slide, mpp_x=mpp_x, mpp_y=mpp_y, reason=reason.strip()[:300], entered_by=actor
+    )
+    _use_scale(slide, mpp_x, mpp_y)
+    slide.save(update_fields=["mpp_x", "mpp_y", "mpp_source", "scale_state", "tissue_mm2"])
+    slide_ready.send(sender=Slide, slide=slide, actor=actor, cause="scale")
+    record(
+        EventKind.SLIDE_SCALE_CORRECTED,
+        actor=actor,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"before": before, "after": [mpp_x, mpp_y], "reason": reason.strip()[:300]},
+        request=request,
+    )
+    return slide
+
+
+def _use_scale(slide: Slide, mpp_x: float, mpp_y: float) -> None:
+    slide.mpp_x, slide.mpp_y = mpp_x, mpp_y
+    slide.mpp_source, slide.scale_state = "entered by hand", ScaleState.ENTERED
+    if slide.width and slide.height and slide.tissue_fraction is not None:
+        slide.tissue_mm2 = slide.tissue_fraction * slide.width * mpp_x * slide.height * mpp_y / 1e6
+
+
+@transaction.atomic
+def delete_slide(*, slide_id: UUID, reason: str, actor: User, request: HttpRequest | None = None) -> None:
+    """Takes the slide out of use and removes what metadet stored of it; a file imported in place stays untouched.
+
+    The row and its trail stay. Raises SlidesError without a reason, WrongState when another room objects.
+    """
+    reason = reason.strip()
+    if not reason:
+        raise SlidesError("Say why the slide is deleted: it is written into the record.")
+    slide = locked(slide_id)
+    slide_deleting.send(sender=Slide, slide=slide, actor=actor)
+    slide.deleted_at, slide.deleted_reason = timezone.now(), reason[:300]
+    slide.save(update_fields=["deleted_at", "deleted_reason"])
+    for job in Job.objects.filter(subject_id=slide.pk, state__in=LIVE):
+        cancel_job(job_id=job.pk)
+    folders = [slide.folder, slide.associated_folder]
+    transaction.on_commit(lambda: _forget_files(slide, folders))
+    record(
+        EventKind.SLIDE_DELETED,
+        actor=actor,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"reason": reason[:300], "sha256": slide.sha256, "in_place": slide.imported_in_place},
+        request=request,
+    )
+
+
+def _forget_files(slide: Slide, folders: list[Path]) -> None:
+    tile_access.revoke(str(slide.pk))
+    for folder in folders:
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("The files of deleted slide %s could not all be removed: %s", slide.pk, error)
+
+
+@transaction.atomic
+def cancel_job(*, job_id: UUID) -> Job:
+    """Asks for the end of a job; a waiting one ends at once, with what that means for its slide. Raises NotCancellable."""
+    job = request_cancel(job_id=job_id)
+    if job.state not in LIVE:
+        ON_ENDED_BADLY[job.kind](job)
+    return job
+
+
+def storage_left() -> tuple[int, int]:
+    """(free, whole) bytes of the disk that slides are stored on; free above the floor that is kept."""
+    home = Path(settings.METADET_HOME)
+    home.mkdir(parents=True, exist_ok=True)
+    usage = shutil.disk_usage(home)
+    return max(0, usage.free - settings.DISK_FLOOR_BYTES), usage.total

@@ -1,0 +1,208 @@
+"""The ingest worker's job: from a file in its place to a slide that is ready, or a reason why not.
+
+Decoding happens in the child process of slides.wsi.sandbox alone; what it made is kept only in the transaction that
+completes the job, and only if the source file is still the one that was received.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db import transaction
+
+from jobs.enums import JobState
+from jobs.errors import JobFailed, LeaseLost
+from jobs.models import Job
+from jobs.running import Lease, complete
+from slides import ingest
+from slides.enums import AssociatedKind, SlideState
+from slides.models import Slide
+from slides.wsi import sandbox
+from slides.wsi.errors import RefusalCode, SlideRefused
+from slides.wsi.tile_store import TileStore
+
+log = logging.getLogger(__name__)
+
+SOURCE_MISSING = "source_missing"
+SOURCE_CHANGED = "source_changed"
+_PIECE_BYTES = 8 * 2**20
+# Our own trouble, not the file's: the slide failed and may be tried again as it is.
+_OUR_TROUBLE = (RefusalCode.NO_SPACE,)
+
+
+def prepare(job: Job, lease: Lease) -> None:
+    """The handler of PREPARE_SLIDE (jobs.running.run)."""
+    slide = Slide.objects.select_related("case", "node").get(pk=job.subject_id)
+    if slide.deleted_at is not None:
+        raise JobFailed("The slide was deleted.")
+    _begin(lease, slide)
+    try:
+        _check_source(slide, lease)
+        prepared = _prepare_files(slide, lease)
+        _check_unchanged(slide)
+    except SlideRefused as refused:
+        if refused.code in _OUR_TROUBLE:
+            raise JobFailed(refused.message) from refused
+        _end_in_quarantine(lease, slide, code=str(refused.code), reason=refused.message)
+        return
+    except _NotTheSlide as found:
+        _end_in_quarantine(lease, slide, code=found.code, reason=str(found))
+        return
+    try:
+        with transaction.atomic():
+            complete(lease=lease)
+            slide = ingest.locked(slide.pk)
+            ingest.make_ready(slide, prepared)
+    except BaseException:
+        shutil.rmtree(slide.folder / prepared.store, ignore_errors=True)
+        raise
+    _remove_other_stores(slide, keep=prepared.store)
+
+
+class _NotTheSlide(Exception):
+    """The file at the slide's place is missing, changed, or a slide that is here already."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+
+
+def _begin(lease: Lease, slide: Slide) -> None:
+    """A slide whose worker died in PREPARING begins again."""
+    with transaction.atomic():
+        _hold(lease)
+        ingest.change_state(ingest.locked(slide.pk), SlideState.CHECKING)
+
+
+def _hold(lease: Lease) -> None:
+    """Only the worker with the newest fence changes the slide. Raises LeaseLost."""
+    current = Job.objects.select_for_update().filter(pk=lease.job_id, fence=lease.fence, state=JobState.RUNNING)
+    if not current.exists():
+        raise LeaseLost
+
+
+def _check_source(slide: Slide, lease: Lease) -> None:
+    """Reads the whole file when its content is not known yet, or when it was written to since it was received."""
+    path = slide.source_path
+    try:
+        status = path.stat()
+        same = slide.sha256 and (status.st_size, status.st_mtime_ns) == (slide.size_bytes, slide.source_mtime_ns)
+        if same:
+            return
+        sha256 = _sha256_of(path, status.st_size, lambda share: _report(lease, "reading the file", share))
+    except FileNotFoundError as error:
+        raise _NotTheSlide(SOURCE_MISSING, _missing_words(slide)) from error
+    except OSError as error:
+        raise JobFailed(f"The file cannot be read: {error.strerror}. Is its drive connected?") from error
+    if slide.sha256 and sha256 != slide.sha256:
+        raise _NotTheSlide(SOURCE_CHANGED, _changed_words())
+    with transaction.atomic():
+        _hold(lease)
+        ingest.lock_content(sha256)
+        same_slide = ingest.same_content(sha256, but=slide.pk)
+        if same_slide is None:
+            slide.sha256, slide.size_bytes, slide.source_mtime_ns = sha256, status.st_size, status.st_mtime_ns
+            slide.save(update_fields=["sha256", "size_bytes", "source_mtime_ns"])
+    if same_slide is not None:
+        raise _NotTheSlide(ingest.DUPLICATE, ingest.duplicate_words(same_slide))
+
+
+def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
+    """Tile store and thumbnail beside the slide, label and macro apart. Nothing of it counts before the transaction."""
+    with transaction.atomic():
+        _hold(lease)
+        current = ingest.locked(slide.pk)
+        ingest.change_state(current, SlideState.PREPARING)
+    # Named by the fence: two workers that both believe they hold the job never write into one folder.
+    store = f"tiles-{lease.job_id.hex[:8]}-{lease.fence}"
+    folder = slide.folder / store
+    associated = slide.associated_folder.with_name(f"{slide.pk}-{lease.fence}")
+    for each in (folder, associated):
+        shutil.rmtree(each, ignore_errors=True)
+        each.mkdir(parents=True)
+    try:
+        made = sandbox.prepare(
+            slide.source_path,
+            folder,
+            associated_dir=associated,
+            on_progress=lambda stage, share: _report(lease, stage, share),
+        )
+        TileStore.load(folder).close()
+        kinds = _take_associated(slide, associated)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(associated, ignore_errors=True)
+    return ingest.Prepared(
+        properties=made.properties,
+        store=store,
+        pass_through=made.store.kind == "pass_through",
+        tissue_mm2=made.tissue_mm2,
+        tissue_fraction=made.tissue_fraction,
+        corrupt_tiles=made.corrupt_tiles,
+        associated=kinds,
+    )
+
+
+def _take_associated(slide: Slide, folder: Path) -> tuple[AssociatedKind, ...]:
+    kinds = []
+    for kind in AssociatedKind:
+        image = folder / f"{kind.value}.png"
+        if image.is_file():
+            slide.associated_folder.mkdir(parents=True, exist_ok=True)
+            image.replace(slide.associated_folder / image.name)
+            kinds.append(kind)
+    return tuple(kinds)
+
+
+def _check_unchanged(slide: Slide) -> None:
+    try:
+        status = slide.source_path.stat()
+    except FileNotFoundError as error:
+        raise _NotTheSlide(SOURCE_MISSING, _missing_words(slide)) from error
+    if (status.st_size, status.st_mtime_ns) != (slide.size_bytes, slide.source_mtime_ns):
+        raise _NotTheSlide(SOURCE_CHANGED, _changed_words())
+
+
+def _end_in_quarantine(lease: Lease, slide: Slide, *, code: str, reason: str) -> None:
+    with transaction.atomic():
+        complete(lease=lease)
+        ingest.quarantine(ingest.locked(slide.pk), code=code, reason=reason)
+
+
+def _remove_other_stores(slide: Slide, *, keep: str) -> None:
+    """Left by earlier preparations. A viewer that still holds one open reads on until it asks again."""
+    for folder in slide.folder.glob("tiles-*"):
+        if folder.name != keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _report(lease: Lease, stage: str, share: float) -> None:
+    lease.report(stage, share)
+    lease.check()
+
+
+def _sha256_of(path: Path, size: int, on_share: Callable[[float], None]) -> str:
+    digest = hashlib.sha256()
+    done = 0
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+            done += len(piece)
+            on_share(done / max(size, 1))
+    return digest.hexdigest()
+
+
+def _missing_words(slide: Slide) -> str:
+    if slide.imported_in_place:
+        return "The file is not at its place any more. Put it back, or connect its drive, and retry."
+    return "The stored file is missing. Restore it from the backup, or send it again."
+
+
+def _changed_words() -> str:
+    return "The file at its place is no longer the file that was received. Put the original back and retry, or import it anew."
