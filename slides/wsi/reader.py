@@ -1,0 +1,407 @@
+"""One slide, opened for reading. Decodes files that may be hostile: use only inside the sandbox child.
+
+Readers are asked in this order: OpenSlide, the own TIFF reader, large_image; then the file is refused with a reason.
+Where the tiles are baseline JPEG, pixels are read from them directly, whichever reader described the file.
+"""
+
+import io
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import openslide
+from PIL import Image
+
+from slides.wsi import dicom, tiff_walk
+from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
+from slides.wsi.geometry import Level
+from slides.wsi.pixels import LevelSource, Pixels, Rgb
+from slides.wsi.properties import (
+    NO_SCALE,
+    Scale,
+    ScaleState,
+    SlideProperties,
+    objective_from_description,
+    positive_number,
+)
+from slides.wsi.resample import read_scaled
+from slides.wsi.source_jpeg_tiles import JpegTileSource
+from slides.wsi.source_large_image import LargeImageSource
+from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
+from slides.wsi.source_tiff import TiffSource
+from slides.wsi.source_upright import UprightSource
+from slides.wsi.tiff_pyramid import TiffLevel, check_brightfield, label_and_macro, levels_of
+from slides.wsi.tiff_scale import scale_of_tiff
+from slides.wsi.tile_index import PassThrough, index_tiles, judge_pass_through
+from slides.wsi.tile_store import PASS_THROUGH, load_index
+
+LARGEST_ICC_BYTES = 4 << 20
+LARGEST_ASSOCIATED_PIXELS = 64_000_000
+_PLAIN_TILED = {"aperio", "generic-tiff", "philips"}  # OpenSlide vendors whose tiles neither overlap nor move
+_NEEDS_FOLDER = {".mrxs": "its folder of the same name", ".vms": "the files it lists", ".vmu": "the files it lists"}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """What the readers found, before it becomes a SlideReader."""
+
+    properties: SlideProperties
+    source: LevelSource
+    tiff_levels: tuple[TiffLevel, ...]
+    pass_through: PassThrough
+    icc: bytes
+    slide: openslide.OpenSlide | None
+    layout: tiff_walk.TiffLayout | None
+
+
+class SlideReader:
+    """A context manager. Coordinates `x0, y0` are pixels of level 0, origin top left of the whole scan."""
+
+    def __init__(self, path: Path, opened: _Opened, *, scale: tuple[float, float] | None = None) -> None:
+        self.path = path
+        self.properties = opened.properties
+        self.source = opened.source
+        self.tiff_levels = opened.tiff_levels
+        self.pass_through = opened.pass_through
+        self.icc = opened.icc
+        self._slide = opened.slide
+        self._layout = opened.layout
+        self._scale = scale
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """(mpp_x, mpp_y). Raises NoScale where the file has none that can be believed and none was given."""
+        if self._scale:
+            return self._scale
+        properties = self.properties
+        if properties.scale_state != ScaleState.OK or properties.mpp_x is None or properties.mpp_y is None:
+            raise NoScale("The pixel size of this slide is not known. An operator must enter it first.")
+        return properties.mpp_x, properties.mpp_y
+
+    def read_region(self, x0: int, y0: int, level_index: int, width: int, height: int) -> Rgb:
+        """uint8 (height, width, 3) of one level, white where there is no slide or nothing could be read."""
+        level = self.source.levels[level_index]
+        x, y = round(x0 / level.downsample), round(y0 / level.downsample)
+        return self.source.read_level(level_index, x, y, width, height).rgb
+
+    def read_at_mpp(self, x0: float, y0: float, width_px: int, height_px: int, mpp: float) -> Pixels:
+        """Exact spacing by area averaging from the nearest finer level. Never raises for a bad tile."""
+        mpp_x, mpp_y = self.scale
+        return self.read_at_downsample(x0, y0, width_px, height_px, mpp / mpp_x, mpp / mpp_y)
+
+    def read_at_downsample(
+        self, x0: float, y0: float, width_px: int, height_px: int, pixel0_x: float, pixel0_y: float
+    ) -> Pixels:
+        """As read_at_mpp, with the size of a wanted pixel given in level-0 pixels: needs no scale."""
+        return read_scaled(
+            self.source, x0=x0, y0=y0, width=width_px, height=height_px, pixel0_x=pixel0_x, pixel0_y=pixel0_y
+        )
+
+    def thumbnail(self, max_px: int) -> Rgb:
+        """The whole slide with its longer side at most max_px."""
+        return self.overview(max_px).rgb
+
+    def overview(self, max_px: int) -> Pixels:
+        width, height = self.properties.width, self.properties.height
+        pixel0 = max(1.0, max(width, height) / max_px)
+        return self.overview_at(pixel0, pixel0)
+
+    def overview_at(self, pixel0_x: float, pixel0_y: float) -> Pixels:
+        """The whole slide at a given size of pixel (level-0 pixels), put together from strips to bound memory."""
+        width = max(1, round(self.properties.width / pixel0_x))
+        height = max(1, round(self.properties.height / pixel0_y))
+        whole = Pixels.white(width, height)
+        step = max(1, int((1 << 24) / (width * pixel0_x * pixel0_y)))
+        for top in range(0, height, step):
+            rows = min(step, height - top)
+            strip = self.read_at_downsample(0, top * pixel0_y, width, rows, pixel0_x, pixel0_y)
+            whole.rgb[top : top + rows], whole.failed[top : top + rows] = strip.rgb, strip.failed
+        return whole
+
+    def associated_images(self) -> dict[str, Rgb]:
+        """Label, macro and thumbnail by name, those that could be read. They may show a patient's name."""
+        images: dict[str, Rgb] = {}
+        for name in self.properties.associated:
+            image = self._associated(name)
+            if image is not None:
+                images[name] = image
+        return images
+
+    def _associated(self, name: str) -> Rgb | None:
+        if self._slide is not None and name in self._slide.associated_images:
+            try:
+                return on_white(np.asarray(self._slide.associated_images[name]))
+            except openslide.OpenSlideError:
+                return None
+        directory = label_and_macro(self._layout).get(name) if self._layout else None
+        if directory is None or directory.width * directory.height > LARGEST_ASSOCIATED_PIXELS:
+            return None
+        level = TiffLevel(
+            Level(0, directory.width, directory.height, 1.0, directory.tile_width, directory.tile_height), directory
+        )
+        source = TiffSource(self.path, (level,))
+        try:
+            return source.read_level(0, 0, 0, directory.width, directory.height).rgb
+        finally:
+            source.close()
+
+    def close(self) -> None:
+        self.source.close()
+        if self._slide is not None:
+            self._slide.close()
+
+    def __enter__(self) -> "SlideReader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_slide(
+    path: Path, *, mpp_override: tuple[float, float] | None = None, store: Path | None = None
+) -> SlideReader:
+    """Open a slide file, or the folder of a DICOM series. Raises SlideRefused with the reason.
+
+    `store`: the tile store made from this slide; pixels then come from its ready levels, which is much faster for
+    files whose own tiles are not JPEG or whose levels are far apart.
+    """
+    path = Path(path)
+    opened = _open(path)
+    if store is not None:
+        opened.source.close()
+        opened = replace(opened, source=_store_source(store, path))
+    return SlideReader(path, opened, scale=mpp_override)
+
+
+def _store_source(folder: Path, slide_file: Path) -> JpegTileSource:
+    """The store's levels; its first file is the slide itself where tiles are passed through, wherever it lies now."""
+    document, index, _ = load_index(folder)
+    files = [folder / Path(entry["path"]).name for entry in document["files"]]
+    if document["kind"] == PASS_THROUGH:
+        files[0] = slide_file
+    return JpegTileSource(index, [os.open(file, os.O_RDONLY | os.O_CLOEXEC) for file in files])
+
+
+def _open(path: Path) -> _Opened:
+    path = _file_of(path)
+    if path.suffix.lower() in (".dcm", "") and dicom.is_dicom(path):
+        dicom.check(path)
+    if not tiff_walk.is_tiff(path):
+        return _open_other(path)
+    layout = tiff_walk.walk(path)
+    check_brightfield(layout)
+    try:
+        slide = OpenSlideSource(path)
+    except openslide.OpenSlideError as error:
+        return _open_tiff(path, layout, openslide_said=str(error))
+    return _described_by_openslide(path, slide, layout)
+
+
+def _file_of(path: Path) -> Path:
+    """The file to open: the path itself, or one file of a DICOM series in a folder."""
+    if path.is_dir():
+        members = sorted(member for member in path.iterdir() if member.is_file())
+        for member in members:
+            if dicom.is_dicom(member):
+                dicom.check_series(members)
+                return member
+        raise SlideRefused(
+            RefusalCode.NOT_A_SLIDE, "The folder holds no slide: only folders of one DICOM series can be given."
+        )
+    if not path.is_file():
+        raise SlideRefused(RefusalCode.NOT_A_SLIDE, "This is not a file.")
+    if path.stat().st_size == 0:
+        raise SlideRefused(RefusalCode.EMPTY, "The file is empty (0 bytes). Copy it from the scanner again.")
+    return path
+
+
+def _open_other(path: Path) -> _Opened:
+    """Not TIFF: what OpenSlide knows, then large_image."""
+    try:
+        return _described_by_openslide(path, OpenSlideSource(path), None)
+    except openslide.OpenSlideUnsupportedFormatError:
+        pass
+    except openslide.OpenSlideError as error:
+        raise _refused_by_openslide(path, str(error)) from error
+    return _open_with_large_image(path, said="")
+
+
+def _refused_by_openslide(path: Path, said: str) -> SlideRefused:
+    words = re.sub(r"^Reading .*?: ", "", said)
+    suffix = path.suffix.lower()
+    if "transfer syntax" in said.lower():
+        return SlideRefused(
+            RefusalCode.UNSUPPORTED_FORMAT,
+            f"The DICOM file is compressed in a way that cannot be read ({words}). Export it as JPEG or JPEG 2000.",
+        )
+    if suffix in _NEEDS_FOLDER:
+        return SlideRefused(
+            RefusalCode.INCOMPLETE, f"A {suffix} slide needs {_NEEDS_FOLDER[suffix]}, sent together with it ({words})."
+        )
+    return SlideRefused(RefusalCode.UNREADABLE, f"The file cannot be read as a slide: {words}.")
+
+
+def _open_with_large_image(path: Path, *, said: str) -> _Opened:
+    try:
+        source = LargeImageSource(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 its sources raise what their libraries raise; all mean "cannot be read"
+        raise SlideRefused(
+            RefusalCode.NOT_A_SLIDE if not said else RefusalCode.UNSUPPORTED_FORMAT,
+            f"The file is not a slide of a known format{f' ({said})' if said else ''}. Send the scanner's own file.",
+        ) from error
+    facts = source.magnification
+    mpp = [value * 1000 if value else None for value in (facts.get("mm_x"), facts.get("mm_y"))]
+    scale = Scale(mpp[0], mpp[1], "file:large_image") if all(mpp) else NO_SCALE
+    properties = _properties(
+        "large_image", "unknown", source.levels, scale, objective=facts.get("magnification"), associated=()
+    )
+    return _Opened(properties, source, (), PassThrough(False, "its format has no ready JPEG tiles"), b"", None, None)
+
+
+def _described_by_openslide(path: Path, source: OpenSlideSource, layout: tiff_walk.TiffLayout | None) -> _Opened:
+    said = dict(source.slide.properties)
+    vendor = said.get("openslide.vendor", "unknown")
+    tiff_levels = _matching_levels(layout, source) if layout is not None and vendor in _PLAIN_TILED else ()
+    orientation = layout.main[0].orientation if layout is not None and vendor == "generic-tiff" else 1
+    icc = _icc_of(source.slide)
+    associated = tuple(sorted(set(source.slide.associated_images) | set(label_and_macro(layout) if layout else ())))
+    scale = scale_of(said)
+    if layout is not None and scale.state is ScaleState.MISSING:
+        scale = scale_of_tiff(layout)
+    pixels, pass_through = _fast_source(path, source, tiff_levels, vendor)
+    if orientation != 1:
+        pixels = UprightSource(pixels, orientation)
+    properties = _properties(
+        openslide.OpenSlide.detect_format(path) or vendor,
+        vendor,
+        pixels.levels,
+        _turned_scale(scale, orientation),
+        objective=positive_number(said.get("openslide.objective-power", "")),
+        associated=associated,
+        scanner=said.get("aperio.ScanScope ID", said.get("tiff.Model", said.get("dicom.ManufacturerModelName", ""))),
+        icc=bool(icc),
+        quickhash=said.get("openslide.quickhash-1", ""),
+        focal_planes=int(positive_number(said.get("hamamatsu.zFine", 1)) or 1) if "hamamatsu.zCount" in said else 1,
+        orientation=orientation,
+        bounds=tuple(int(said.get(f"openslide.bounds-{name}", 0)) for name in ("x", "y", "width", "height")),
+    )
+    slide = openslide.OpenSlide(path) if associated else None
+    return _Opened(properties, pixels, tiff_levels, pass_through, icc, slide, layout)
+
+
+def _matching_levels(layout: tiff_walk.TiffLayout, source: OpenSlideSource) -> tuple[TiffLevel, ...]:
+    """The TIFF's levels if they are the very ones OpenSlide shows; else none, and OpenSlide reads the pixels."""
+    levels = levels_of(layout)
+    if [(each.directory.width, each.directory.height) for each in levels] != list(source.slide.level_dimensions):
+        return ()
+    return levels
+
+
+def _fast_source(
+    path: Path, slow: LevelSource, tiff_levels: tuple[TiffLevel, ...], vendor: str
+) -> tuple[LevelSource, PassThrough]:
+    """Direct JPEG tiles where they are plain baseline JPEG, else the given source."""
+    if not tiff_levels:
+        return slow, PassThrough(False, f"the tiles of a {vendor} file cannot be served as they are")
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    pass_through = judge_pass_through(descriptor, tiff_levels)
+    if not pass_through.possible:
+        os.close(descriptor)
+        return slow, pass_through
+    slow.close()
+    return JpegTileSource(index_tiles(descriptor, tiff_levels, file=0), [descriptor]), pass_through
+
+
+def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str) -> _Opened:
+    """A TIFF that OpenSlide does not take: flat, in strips, OME."""
+    first = layout.main[0]
+    levels = levels_of(layout)
+    try:
+        slow: LevelSource = TiffSource(path, levels)
+    except (ValueError, KeyError, OSError) as error:
+        return _open_with_large_image(path, said=f"{error}; {openslide_said}")
+    source, pass_through = _fast_source(path, slow, levels, "TIFF")
+    if first.orientation != 1:
+        source = UprightSource(source, first.orientation)
+    icc = first.raw(tiff_walk.ICC_PROFILE)
+    properties = _properties(
+        "ome-tiff" if "<OME" in first.description[:4000] else "tiff",
+        first.text(tiff_walk.MAKE) or "unknown",
+        source.levels,
+        _turned_scale(scale_of_tiff(layout), first.orientation),
+        objective=objective_from_description(first.description),
+        associated=tuple(label_and_macro(layout)),
+        scanner=first.text(tiff_walk.MODEL),
+        icc=0 < len(icc) <= LARGEST_ICC_BYTES,
+        orientation=first.orientation,
+    )
+    icc = icc if properties.icc else b""
+    return _Opened(properties, source, levels, pass_through, icc, None, layout)
+
+
+def _turned_scale(scale: Scale, orientation: int) -> Scale:
+    return Scale(scale.mpp_y, scale.mpp_x, scale.source) if orientation >= 5 else scale
+
+
+def _icc_of(slide: openslide.OpenSlide) -> bytes:
+    """The colour profile; a monstrous or unreadable one is left out, which changes colours slightly and nothing else."""
+    try:
+        profile = slide.color_profile
+    except (openslide.OpenSlideError, OSError):
+        return b""
+    data = profile.tobytes() if profile is not None else b""
+    return data if len(data) <= LARGEST_ICC_BYTES else b""
+
+
+def _properties(
+    format_: str,
+    vendor: str,
+    levels: tuple[Level, ...],
+    scale: Scale,
+    *,
+    objective: float | None,
+    associated: tuple[str, ...],
+    scanner: str = "",
+    icc: bool = False,
+    quickhash: str = "",
+    focal_planes: int = 1,
+    orientation: int = 1,
+    bounds: tuple[int, ...] = (0, 0, 0, 0),
+) -> SlideProperties:
+    width, height = levels[0].width, levels[0].height
+    if width * height > tiff_walk.LARGEST_PIXEL_COUNT:
+        raise SlideRefused(RefusalCode.TOO_LARGE, f"The slide claims {width:,} x {height:,} pixels.")
+    return SlideProperties(
+        format=format_,
+        vendor=vendor,
+        width=width,
+        height=height,
+        levels=levels,
+        mpp_x=scale.mpp_x,
+        mpp_y=scale.mpp_y,
+        mpp_source=scale.source,
+        scale_state=scale.state.value,
+        objective=objective,
+        scanner=scanner,
+        icc=icc,
+        bounds_x0=bounds[0],
+        bounds_y0=bounds[1],
+        bounds_width=bounds[2] or width,
+        bounds_height=bounds[3] or height,
+        quickhash=quickhash,
+        focal_planes=focal_planes,
+        orientation=orientation,
+        associated=associated,
+    )
+
+
+def encoded_png(rgb: Rgb) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG")
+    return buffer.getvalue()
+
+

@@ -1,0 +1,493 @@
+"""The parent's side: every slide file is decoded in a disposable child, and nothing the child says is taken on trust.
+
+A child that crashes, hangs, or runs out of memory ends as SlideRefused with a reason; the parent is not harmed.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from slides.wsi import messages, tile_store
+from slides.wsi.errors import NoScale, RefusalCode, SlideRefused, WsiError
+from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
+from slides.wsi.pixels import Pixels
+from slides.wsi.properties import ScaleState, SlideProperties
+from slides.wsi.slide_files import files_of
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LARGEST_IMAGE_BYTES = 64 << 20
+_ASSOCIATED = ("label", "macro")
+_MOST_AHEAD = 32
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
+                "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}  # fmt: skip
+
+OnProgress = Callable[[str, float], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a child may use. `describe_seconds`, `prepare_seconds`, `read_seconds` are wall time, the last per read;
+    `stall_seconds` without any progress ends a preparation."""
+
+    memory_bytes: int = 4 << 30
+    cpu_seconds: int = 6 * 3600
+    file_bytes: int = 256 << 30
+    describe_seconds: float = 60.0
+    prepare_seconds: float = 6 * 3600.0
+    stall_seconds: float = 300.0
+    read_seconds: float = 120.0
+    ring_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlan:
+    """What a slide's tiles are or would be: `pass_through` or `converted`, with the reason in words."""
+
+    kind: str
+    reason: str
+    side_pyramid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    properties: SlideProperties
+    store: StorePlan
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """`mm2` is None where the scale is not known; `fraction` of the whole scan, 0..1."""
+
+    mm2: float | None
+    fraction: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSlide:
+    properties: SlideProperties
+    store: StorePlan
+    tile_store: Path
+    thumbnail: Path
+    tissue: Tissue
+    missing_tiles: int
+    corrupt_tiles: int
+    associated: dict[str, Path]
+    seconds: float
+
+
+def describe(path: Path, *, limits: Limits = Limits()) -> Description:
+    """What the file is and what would become of it; writes nothing. Raises SlideRefused."""
+    with _Child({"task": "describe"}, path, limits=limits) as child:
+        answer = child.answer(seconds=limits.describe_seconds)
+        return Description(_believed(_properties_from, answer), _believed(_plan_from, answer))
+
+
+def prepare(
+    path: Path,
+    output_dir: Path,
+    *,
+    associated_dir: Path,
+    limits: Limits = Limits(),
+    on_progress: OnProgress = lambda stage, fraction: None,
+) -> PreparedSlide:
+    """Make the tile store and thumbnail of a slide in `output_dir`, label and macro in `associated_dir`.
+
+    Both folders must exist. Raises SlideRefused; what was written until then is left for the caller to remove.
+    """
+    start = {"task": "prepare", "output": str(output_dir.resolve()), "associated": str(associated_dir.resolve())}
+    with _Child(start, path, limits=limits) as child:
+        answer = child.answer(seconds=limits.prepare_seconds, on_progress=on_progress)
+    prepared = _believed(lambda said: _prepared_from(said, output_dir, associated_dir), answer)
+    _finish_store(path, output_dir, prepared)
+    return prepared
+
+
+def open_pixels(
+    path: Path,
+    *,
+    mpp_override: tuple[float, float] | None = None,
+    store: Path | None = None,
+    limits: Limits = Limits(),
+) -> "PixelSource":
+    """Pixels of a slide, decoded in a child. `store`: its tile store, when there is one, is read instead: faster."""
+    return PixelSource(path, mpp_override=mpp_override, store=store, limits=limits)
+
+
+class PixelSource:
+    """A context manager. `mpp_x`, `mpp_y` are the override, else the file's own where they are plausible, else None."""
+
+    def __init__(
+        self, path: Path, *, mpp_override: tuple[float, float] | None, store: Path | None, limits: Limits
+    ) -> None:
+        self._limits = limits
+        self._ring = PixelRing(limits.ring_bytes)
+        start = {"task": "pixels", "mpp_override": mpp_override, "store": str(store.resolve()) if store else None}
+        self._child = _Child(start, path, limits=limits, ring=self._ring)
+        self._planned: Iterator[ReadRequest] = iter(())
+        self._waiting: ReadRequest | None = None
+        try:
+            answer = self._child.answer(seconds=limits.describe_seconds)
+            self.properties = _believed(_properties_from, answer)
+        except BaseException:
+            self.close()
+            raise
+        self.width, self.height = self.properties.width, self.properties.height
+        has_scale = self.properties.scale_state == ScaleState.OK
+        own = (self.properties.mpp_x, self.properties.mpp_y) if has_scale else (None, None)
+        self.mpp_x, self.mpp_y = mpp_override or own
+
+    def read_at_mpp(self, x0: float, y0: float, width_px: int, height_px: int, mpp: float) -> Pixels:
+        """Area-averaged pixels of `mpp` um from level-0 position (x0, y0); white outside, `failed` where unreadable.
+
+        Raises NoScale, or SlideRefused (decoder_crashed, decoder_timeout) when the child is lost.
+        """
+        self._check_scale()
+        request = ReadRequest(float(x0), float(y0), int(width_px), int(height_px), float(mpp))
+        if self._ring.is_next(request):
+            pixels = self._take()
+        else:
+            self._forget_planned()
+            self._ask(request)
+            pixels = self._take()
+        self._ask_ahead()
+        return pixels
+
+    def prefetch(self, reads: Iterable[tuple[float, float, int, int, float]]) -> None:
+        """Let the child decode these (x0, y0, width_px, height_px, mpp) ahead; read_at_mpp then takes them in this order.
+
+        A read out of order is answered too, and ends the reading ahead.
+        """
+        self._check_scale()
+        self._forget_planned()
+        self._planned = (ReadRequest(float(x), float(y), int(w), int(h), float(mpp)) for x, y, w, h, mpp in reads)
+        self._ask_ahead()
+
+    def thumbnail_at_mpp(self, mpp: float) -> Pixels:
+        """The whole slide at `mpp` um per pixel."""
+        self._check_scale()
+        assert self.mpp_x is not None and self.mpp_y is not None
+        width = max(1, round(self.width * self.mpp_x / mpp))
+        height = max(1, round(self.height * self.mpp_y / mpp))
+        whole = Pixels.white(width, height)
+        side = 1024
+        places = [(x, y) for y in range(0, height, side) for x in range(0, width, side)]
+        sizes = [(min(side, width - x), min(side, height - y)) for x, y in places]
+        reads = [
+            (x * mpp / self.mpp_x, y * mpp / self.mpp_y, w, h, mpp)
+            for (x, y), (w, h) in zip(places, sizes, strict=True)
+        ]
+        self.prefetch(reads)
+        for (x, y), (w, h), read in zip(places, sizes, reads, strict=True):
+            part = self.read_at_mpp(*read)
+            whole.rgb[y : y + h, x : x + w], whole.failed[y : y + h, x : x + w] = part.rgb, part.failed
+        return whole
+
+    def _check_scale(self) -> None:
+        if self.mpp_x is None or self.mpp_y is None:
+            raise NoScale("The pixel size of this slide is not known. An operator must enter it first.")
+
+    def _ask_ahead(self) -> None:
+        while self._ring.pending < _MOST_AHEAD:
+            request = self._waiting or next(self._planned, None)
+            self._waiting = None
+            if request is None:
+                return
+            if not self._ring.fits(request):
+                self._waiting = request
+                return
+            self._ask(request)
+
+    def _ask(self, request: ReadRequest) -> None:
+        if request.width * request.height > LARGEST_READ_PIXELS or request.width < 1 or request.height < 1:
+            raise ValueError(f"a read of {request.width} x {request.height} pixels; at most {LARGEST_READ_PIXELS:,}")
+        self._child.send(self._ring.place(request))
+
+    def _take(self) -> Pixels:
+        reply = self._child.reply(seconds=self._limits.read_seconds)
+        if reply.get("id") != self._ring.next_id or "error" in reply:
+            raise self._child.crashed("it answered out of order")
+        return self._ring.take()
+
+    def _forget_planned(self) -> None:
+        self._planned, self._waiting = iter(()), None
+        while self._ring.pending:
+            self._take()
+
+    def close(self) -> None:
+        self._child.close()
+        self._ring.close()
+
+    def __enter__(self) -> "PixelSource":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class _Child:
+    """One child process with its pipes. Leaving the context ends it, whatever it is doing."""
+
+    def __init__(self, start: Mapping[str, Any], path: Path, *, limits: Limits, ring: PixelRing | None = None) -> None:
+        if not path.exists():
+            raise SlideRefused(RefusalCode.NOT_A_SLIDE, "The slide file is not there.")
+        self._limits = limits
+        absolute = path.absolute()
+        self._start = {
+            **start,
+            "slide": str(absolute),
+            "files": [str(file) for file in files_of(absolute)],
+            "limits": {
+                "memory_bytes": limits.memory_bytes + (limits.ring_bytes if ring else 0),
+                "cpu_seconds": limits.cpu_seconds,
+                "file_bytes": limits.file_bytes,
+            },
+        }
+        self._ring = ring
+        self._first: dict[str, Any] | None = None
+        self._spawn(namespaces=_Kernel.offers_namespaces())
+
+    def _spawn(self, *, namespaces: bool) -> None:
+        request_read, self._requests = os.pipe()
+        self._replies, reply_write = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        self._log = os.memfd_create("decoder-log")
+        ring = self._ring.descriptor if self._ring else lifeline_read
+        inherited = (request_read, reply_write, lifeline_read, ring)
+        self._process = subprocess.Popen(
+            [sys.executable, "-E", "-s", "-B", "-m", "slides.wsi.child", *map(str, inherited)],
+            cwd=_ROOT,
+            env=_ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=inherited,
+            start_new_session=True,
+        )
+        for descriptor in (request_read, reply_write, lifeline_read):
+            os.close(descriptor)
+        self.send({**self._start, "namespaces": namespaces})
+
+    def send(self, message: dict[str, Any]) -> None:
+        try:
+            messages.send(self._requests, message)
+        except messages.Closed as error:
+            raise self._ended() from error
+
+    def answer(self, *, seconds: float, on_progress: OnProgress = lambda stage, fraction: None) -> dict[str, Any]:
+        """The final answer of the task, progress passed on meanwhile. Raises SlideRefused."""
+        end = time.monotonic() + seconds
+        while True:
+            reply = self.reply(seconds=min(self._limits.stall_seconds, end - time.monotonic()))
+            if "done" in reply and isinstance(reply["done"], dict):
+                return reply["done"]
+            fraction = reply.get("fraction")
+            if not isinstance(fraction, float) or not math.isfinite(fraction):
+                raise self.crashed("it gave an answer that makes no sense")
+            on_progress(str(reply.get("stage", ""))[:100], min(1.0, max(0.0, fraction)))
+
+    def reply(self, *, seconds: float) -> dict[str, Any]:
+        try:
+            reply = messages.receive(self._replies, deadline=time.monotonic() + max(0.0, seconds))
+        except messages.TimedOut as error:
+            raise SlideRefused(
+                RefusalCode.DECODER_TIMEOUT,
+                f"Reading the slide made no progress for {seconds:.0f} seconds and was stopped. "
+                "Try again; if it happens again, export the slide from the scanner once more.",
+            ) from error
+        except messages.Closed as error:
+            raise self._ended() from error
+        except messages.BadMessage as error:
+            raise self.crashed("it sent garbage") from error
+        if "not_isolated" in reply:
+            raise _NotIsolated(str(reply["not_isolated"])[:300])
+        if "refused" in reply:
+            raise _refusal(reply)
+        if "failed" in reply:
+            raise WsiError(str(reply["failed"])[:1000])
+        return reply
+
+    def _ended(self) -> SlideRefused:
+        """Why the pipe closed."""
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return self.crashed("it stopped answering")
+        log = self._log_tail()
+        if "MemoryError" in log or "out of memory" in log.lower() or "failed to allocate" in log:
+            return _out_of_memory()
+        signal_number = status - 128 if status > 128 else -status if status < 0 else 0
+        return self.crashed(f"ended by signal {signal_number}" if signal_number else f"ended with status {status}")
+
+    def crashed(self, how: str) -> SlideRefused:
+        refusal = SlideRefused(
+            RefusalCode.DECODER_CRASHED,
+            f"The program that decodes slides failed on this file ({how}). The file is probably damaged: "
+            "export it from the scanner again.",
+        )
+        refusal.add_note(self._log_tail())
+        return refusal
+
+    def _log_tail(self) -> str:
+        size = os.fstat(self._log).st_size
+        return os.pread(self._log, 4096, max(0, size - 4096)).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for descriptor in (self._requests, self._replies, self._lifeline, self._log):
+            os.close(descriptor)
+
+    def __enter__(self) -> "_Child":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _NotIsolated(WsiError):
+    """The kernel refused the namespaces; the text names the step."""
+
+
+class _Kernel:
+    """Whether this machine lets us use namespaces, found out once by trying."""
+
+    _lock = threading.Lock()
+    _missing: str | None = None
+    _tried = False
+
+    @classmethod
+    def offers_namespaces(cls) -> bool:
+        return cls.missing() is None
+
+    @classmethod
+    def missing(cls) -> str | None:
+        with cls._lock:
+            if not cls._tried:
+                cls._missing = cls._try()
+                cls._tried = True
+            return cls._missing
+
+    @staticmethod
+    def _try() -> str | None:
+        child = _Child.__new__(_Child)
+        child._limits, child._ring = Limits(), None
+        child._start = {
+            "task": "hello", "slide": sys.executable, "files": [],
+            "limits": {"memory_bytes": 1 << 30, "cpu_seconds": 20, "file_bytes": 1 << 20},
+        }  # fmt: skip
+        child._spawn(namespaces=True)
+        with child:
+            try:
+                child.answer(seconds=20)
+            except _NotIsolated as refused:
+                return str(refused)
+            except SlideRefused as refused:
+                return "own namespaces (" + "; ".join([refused.message, *getattr(refused, "__notes__", [])]) + ")"
+        return None
+
+
+def isolation_report() -> list[str]:
+    """What closes the decoding child off on this machine, and what is missing, for the start-up check."""
+    held = "limits on memory, time, files and processes; no privileges; a filter of system calls"
+    missing = _Kernel.missing()
+    if missing is None:
+        return [f"Slides are decoded in own user, mount, process, network and IPC namespaces, with {held}."]
+    return [
+        f"Slides are decoded with {held}.",
+        f"MISSING: own namespaces, so the decoder can read files this account can read. The system refused {missing}.",
+    ]
+
+
+def _refusal(reply: Mapping[str, Any]) -> SlideRefused:
+    try:
+        code = RefusalCode(reply["refused"])
+    except ValueError:
+        code = RefusalCode.UNREADABLE
+    if code is RefusalCode.OUT_OF_MEMORY:
+        return _out_of_memory()
+    if code is RefusalCode.NO_SPACE:
+        return SlideRefused(code, "The disk is full: free some space, then try again.")
+    return SlideRefused(code, str(reply.get("message", ""))[:2000] or "The file cannot be read as a slide.")
+
+
+def _out_of_memory() -> SlideRefused:
+    return SlideRefused(
+        RefusalCode.OUT_OF_MEMORY,
+        "The file needs more memory to decode than is allowed. It is damaged, or one image of it is far too large in one piece.",
+    )
+
+
+def _believed(read: Callable[[dict[str, Any]], T], answer: dict[str, Any]) -> T:
+    """What the child said, in our types; nonsense is a crash."""
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise SlideRefused(
+            RefusalCode.DECODER_CRASHED,
+            f"The program that decodes slides gave an answer that makes no sense ({error}).",
+        ) from error
+
+
+def _properties_from(answer: Mapping[str, Any]) -> SlideProperties:
+    return SlideProperties.from_json(answer["properties"])
+
+
+def _plan_from(answer: Mapping[str, Any]) -> StorePlan:
+    plan = answer["store"]
+    if plan["kind"] not in (tile_store.PASS_THROUGH, tile_store.CONVERTED):
+        raise ValueError(f"unknown store kind {plan['kind']!r}")
+    return StorePlan(plan["kind"], str(plan["reason"])[:500], bool(plan["side_pyramid"]))
+
+
+def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path) -> PreparedSlide:
+    mm2, fraction = answer["tissue"]["mm2"], float(answer["tissue"]["fraction"])
+    if not 0 <= fraction <= 1 or not (mm2 is None or 0 <= float(mm2) < 1e6):
+        raise ValueError("impossible tissue area")
+    images = {name: associated / f"{name}.png" for name in _ASSOCIATED if name in answer["associated"]}
+    thumbnail = output / "thumbnail.jpg"
+    for image in (thumbnail, *images.values()):
+        if image.is_symlink() or not image.is_file() or image.stat().st_size > _LARGEST_IMAGE_BYTES:
+            raise ValueError(f"{image.name} is missing or too large")
+    return PreparedSlide(
+        properties=_properties_from(answer),
+        store=_plan_from(answer),
+        tile_store=output,
+        thumbnail=thumbnail,
+        tissue=Tissue(None if mm2 is None else float(mm2), fraction),
+        missing_tiles=int(answer["missing_tiles"]),
+        corrupt_tiles=int(answer["corrupt_tiles"]),
+        associated=images,
+        seconds=float(answer["seconds"]),
+    )
+
+
+def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
+    """Check the store the child wrote against the files, and name the slide file in it: paths never come from the child."""
+    document, index, _ = tile_store.load_index(output)
+    files = [path] if prepared.store.kind == tile_store.PASS_THROUGH else []
+    pyramid = output / "pyramid.tif"
+    if len(document["files"]) > len(files):
+        files.append(pyramid)
+    if pyramid.is_symlink():
+        raise SlideRefused(RefusalCode.DECODER_CRASHED, "The program that decodes slides wrote a link.")
+    tile_store.check_bounds(index, [file.stat().st_size for file in files])
+    document["files"] = [
+        tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output)) for file in files
+    ]
+    tile_store.write_index(output, document)
+
+
+def _name_from(file: Path, folder: Path) -> str:
+    """Relative where slide and store lie close together, so that both can be moved; else absolute."""
+    file, folder = file.absolute(), folder.absolute()
+    near = folder.parent in file.parents or folder.parent.parent in file.parents
+    return os.path.relpath(file, folder) if near else str(file)

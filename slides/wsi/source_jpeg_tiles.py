@@ -1,0 +1,94 @@
+"""Pixels straight from indexed JPEG tiles: one pread and one decode each. The fast way for detection."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import simplejpeg
+
+from slides.wsi import tile_store
+from slides.wsi.geometry import Level
+from slides.wsi.pixels import Pixels, Rgb, paste, tiles_under
+from slides.wsi.tile_store import TileIndex
+
+_CACHE_BYTES = 96 << 20
+
+
+class JpegTileSource:
+    """A LevelSource over a TileIndex. `descriptors[n]` is the open file number n; they are closed with the source.
+
+    `unreadable` collects the record numbers of tiles that were asked for and could not be decoded.
+    """
+
+    def __init__(self, index: TileIndex, descriptors: Sequence[int], *, threads: int = 1) -> None:
+        self.index = index
+        self.unreadable: set[int] = set()
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._descriptors = list(descriptors)
+        self._cache: OrderedDict[int, Rgb | None] = OrderedDict()
+        largest = max((level.tile_width * level.tile_height * 3 for level in index.levels), default=1)
+        self._cache_size = max(16, _CACHE_BYTES // largest)
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        return self.index.levels
+
+    def read_level(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels:
+        level = self.index.levels[level_index]
+        pixels = Pixels.white(width, height)
+        places = list(tiles_under(x=x, y=y, width=width, height=height, level=level))
+        tiles = self._tiles([self.index.record_number(level_index, *place) for place in places], level)
+        for (col, row), rgb in zip(places, tiles, strict=True):
+            left, top = col * level.tile_width, row * level.tile_height
+            paste(
+                pixels,
+                rgb,
+                x=left - x,
+                y=top - y,
+                width=min(level.tile_width, level.width - left),
+                height=min(level.tile_height, level.height - top),
+            )
+        return pixels
+
+    def _tiles(self, numbers: list[int], level: Level) -> list[Rgb | None]:
+        found = {number: self._cache[number] for number in numbers if number in self._cache}
+        wanted = [number for number in numbers if number not in found]
+        run = self._pool.map if self._pool else map
+        for number, rgb in zip(wanted, run(lambda number: self.decode(number, level), wanted), strict=True):
+            found[number] = rgb
+            if rgb is None:
+                self.unreadable.add(number)
+        self._remember(numbers, found)
+        return [found[number] for number in numbers]
+
+    def _remember(self, numbers: list[int], found: dict[int, Rgb | None]) -> None:
+        for number in numbers[-self._cache_size :]:
+            self._cache[number] = found[number]
+            self._cache.move_to_end(number)
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+
+    def decode(self, number: int, level: Level) -> Rgb | None:
+        """uint8 (tile height, tile width, 3), or None for a tile that is missing or does not decode."""
+        offset, length, file, flag, header = self.index.records[number].item()
+        if flag != tile_store.OK:
+            return None
+        data = self.index.headers[header] + os.pread(self._descriptors[file], length, offset)
+        try:
+            rgb: Rgb = simplejpeg.decode_jpeg(data, colorspace="RGB")
+        except ValueError:
+            return None
+        return rgb if rgb.shape == (level.tile_height, level.tile_width, 3) else None
+
+    @property
+    def descriptor(self) -> int:
+        """The first file: the slide itself where tiles are passed through."""
+        return self._descriptors[0]
+
+    def close(self) -> None:
+        if self._pool:
+            self._pool.shutdown()
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors = []
