@@ -1,0 +1,86 @@
+"""The result of reading one slide."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LesionFinding:
+    """One metastasis. Coordinates are level-0 pixels, x before y."""
+
+    rank: int
+    """1 is the strongest."""
+    score: float
+    peak: Point
+    """The place of the highest probability: always inside the tumour, which a centroid need not be."""
+    outline: list[list[Point]]
+    """Outer ring, then holes; the first point is not repeated."""
+    bbox0: tuple[float, float, float, float]
+    """left, top, right, bottom"""
+    longest_diameter_mm: float
+    ellipse_major_mm: float
+    area_mm2: float
+    size_class: str
+    borderline: bool
+    """The size class changes with the probability at which the edge is drawn."""
+    mean_p: float
+    peak_p: float
+    box_score: float | None
+    """Score of the best box of the box tower that is centred in the lesion."""
+
+
+@dataclass(frozen=True)
+class TissueSummary:
+    mm2: float
+    analysed: float
+    """Fraction of the tissue that the network has read; with `failed` it sums to 1 (both 0 without tissue)."""
+    failed: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    status: str
+    """complete, incomplete (part of the tissue could not be read) or cannot_assess (no call may be drawn from it)."""
+    status_reason: str
+    slide_score: float | None
+    tissue: TissueSummary
+    lesions: tuple[LesionFinding, ...]
+    heatmap: NDArray[np.uint8]
+    """(rows, cols), round(255 p)."""
+    heatmap_mpp: float
+    heatmap_x0: float
+    heatmap_y0: float
+    heatmap_cell_px0: tuple[float, float]
+    """Level-0 pixels per cell, across and down."""
+    seconds: dict[str, float]
+    model: dict[str, str]
+    drift: dict[str, float] = field(default_factory=dict)
+
+
+def detection_to_json(
+    detection: Detection, slide_name: str, width: int, height: int, mpp: tuple[float, float]
+) -> dict[str, Any]:
+    """All coordinates are level-0 pixels."""
+    return {
+        "slide": slide_name,
+        "width": width,
+        "height": height,
+        "mpp": list(mpp),
+        "model": detection.model,
+        "status": detection.status,
+        "status_reason": detection.status_reason,
+        "slide_score": detection.slide_score,
+        "tissue": vars(detection.tissue),
+        "lesions": [lesion_to_json(lesion) for lesion in detection.lesions],
+        "seconds": {name: round(value, 3) for name, value in detection.seconds.items()},
+        "drift": detection.drift,
+    }
+
+
+def lesion_to_json(lesion: LesionFinding) -> dict[str, Any]:
+    return {**vars(lesion), "peak": list(lesion.peak), "bbox0": list(lesion.bbox0)}

@@ -1,0 +1,155 @@
+"""From the whole-slide probability map to metastases."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.spatial import ConvexHull, QhullError
+
+from analysis.detector.detection import LesionFinding, Point
+from analysis.detector.outline_tracing import mask_polygon
+from analysis.detector.reading_plan import MAP_MPP, Grid
+from analysis.metrics.staging import size_class
+
+JOIN_UM = 75.0
+"""Foci nearer than this are one metastasis, as the CAMELYON evaluation counts them."""
+MIN_DIAMETER_UM = 25.0
+BORDERLINE_PROBABILITIES = (0.3, 0.5, 0.7)
+SCORE_CELLS = 16
+"""The score is the mean probability of this many strongest cells (about 1,000 um2): one bright cell is no metastasis."""
+_EIGHT = np.ones((3, 3), int)
+
+
+@dataclass(frozen=True)
+class LesionRules:
+    seed: float
+    """A lesion must reach this probability somewhere ..."""
+    grow: float
+    """... and extends as far as this one."""
+    join_um: float = JOIN_UM
+
+
+def find_lesions(
+    p: NDArray[np.float32], *, grid: Grid, rules: LesionRules, boxes_um: NDArray[np.float32] | None = None
+) -> tuple[LesionFinding, ...]:
+    """p (rows, cols) in 0..1 on `grid`; boxes (n, 5) left, top, right, bottom in um, score. Strongest first."""
+    joined = _joined(p >= rules.grow, join_um=rules.join_um)
+    labels, _ = label(joined, structure=_EIGHT)
+    found = []
+    for number, slices in enumerate(find_objects(labels), start=1):
+        focus = _Focus(p[slices], labels[slices] == number, row0=slices[0].start, col0=slices[1].start)
+        if focus.p[focus.shape].max() >= rules.seed and focus.diameter_um >= MIN_DIAMETER_UM:
+            found.append(_measure(focus, grid=grid, rules=rules, boxes_um=boxes_um))
+    found.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
+    return tuple(replace(lesion, rank=rank) for rank, lesion in enumerate(found, start=1))
+
+
+@dataclass(frozen=True)
+class _Focus:
+    """One lesion cut out of the map: its rectangle and the cells in it that belong to the lesion."""
+
+    p: NDArray[np.float32]
+    shape: NDArray[np.bool_]
+    row0: int
+    col0: int
+
+    @property
+    def diameter_um(self) -> float:
+        """Of the circle of the same area."""
+        return 2 * math.sqrt(float(self.shape.sum()) / math.pi) * MAP_MPP
+
+
+def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
+    """Morphological closing by half of `join_um`: nearer foci get a bridge, holes wider than that stay."""
+    radius = join_um / 2 / MAP_MPP
+    if radius < 1 or not mask.any():
+        return mask
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    around = math.ceil(radius) + 2  # so that the edge of the cut-out does not erode what touches it
+    cut = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    padded = np.pad(mask[cut], around)
+    grown = distance_transform_edt(~padded) < radius
+    closed = (distance_transform_edt(grown) >= radius) | padded
+    out = mask.copy()
+    out[cut] = closed[around:-around, around:-around]
+    return out
+
+
+def _measure(
+    focus: _Focus, *, grid: Grid, rules: LesionRules, boxes_um: NDArray[np.float32] | None
+) -> LesionFinding:
+    inside = np.where(focus.shape, focus.p, 0)
+    row, col = np.unravel_index(int(inside.argmax()), inside.shape)
+    longest = longest_diameter_um(focus.shape) / 1000
+    classes = {_class_at(focus, probability, rules) for probability in BORDERLINE_PROBABILITIES}
+    own = size_class(longest)
+    strongest = np.sort(inside[focus.shape])[-SCORE_CELLS:]
+    polygon = mask_polygon(focus.shape, col0=focus.col0, row0=focus.row0, simplify=0.7)
+    x0, y0 = grid.cell_x0, grid.cell_y0
+    rows, cols = focus.shape.shape
+    return LesionFinding(
+        rank=0,
+        score=round(float(strongest.mean()), 4),
+        peak=((focus.col0 + int(col) + 0.5) * x0, (focus.row0 + int(row) + 0.5) * y0),
+        outline=[_ring(ring.coords, grid) for ring in (polygon.exterior, *polygon.interiors)],
+        bbox0=(focus.col0 * x0, focus.row0 * y0, (focus.col0 + cols) * x0, (focus.row0 + rows) * y0),
+        longest_diameter_mm=round(longest, 4),
+        ellipse_major_mm=round(ellipse_major_um(focus.shape) / 1000, 4),
+        area_mm2=round(float(focus.shape.sum()) * MAP_MPP**2 / 1e6, 6),
+        size_class=own,
+        borderline=bool(classes - {own, None}),
+        mean_p=round(float(focus.p[focus.shape].mean()), 4),
+        peak_p=round(float(inside.max()), 4),
+        box_score=_box_support(focus, boxes_um),
+    )
+
+
+def _class_at(focus: _Focus, probability: float, rules: LesionRules) -> str | None:
+    """The size class if the edge were drawn at `probability`; None when nothing is left there."""
+    mask = _joined((focus.p >= probability) & focus.shape, join_um=rules.join_um)
+    labels, n = label(mask, structure=_EIGHT)
+    if not n:
+        return None
+    return size_class(max(longest_diameter_um(labels[s] == i) for i, s in enumerate(find_objects(labels), 1)) / 1000)
+
+
+def longest_diameter_um(shape: NDArray[np.bool_]) -> float:
+    """Greatest distance between two points of the cells (maximum Feret diameter)."""
+    ys, xs = np.nonzero(shape)
+    if not len(ys):
+        return 0.0
+    corners = np.concatenate([np.stack([xs + dx, ys + dy], axis=1) for dx in (0, 1) for dy in (0, 1)])
+    try:
+        hull = corners[ConvexHull(corners).vertices]
+    except QhullError:
+        hull = corners
+    gaps = hull[:, None, :].astype(np.float64) - hull[None, :, :]
+    return float(np.sqrt((gaps**2).sum(axis=-1).max())) * MAP_MPP
+
+
+def ellipse_major_um(shape: NDArray[np.bool_]) -> float:
+    """Major axis of the ellipse with the same second moments: the length the CAMELYON evaluation uses."""
+    ys, xs = np.nonzero(shape)
+    if not len(ys):
+        return 0.0
+    cov = np.cov(np.stack([xs, ys]).astype(np.float64), bias=True).reshape(2, 2) + np.eye(2) / 12
+    return 4 * math.sqrt(float(np.linalg.eigvalsh(cov)[-1])) * MAP_MPP
+
+
+def _ring(coords: Iterable[tuple[float, ...]], grid: Grid) -> list[Point]:
+    points = [(round(c[0] * grid.cell_x0, 1), round(c[1] * grid.cell_y0, 1)) for c in coords]
+    return points[:-1]
+
+
+def _box_support(focus: _Focus, boxes_um: NDArray[np.float32] | None) -> float | None:
+    if boxes_um is None or not len(boxes_um):
+        return None
+    cols = ((boxes_um[:, 0] + boxes_um[:, 2]) / 2 / MAP_MPP - focus.col0).astype(int)
+    rows = ((boxes_um[:, 1] + boxes_um[:, 3]) / 2 / MAP_MPP - focus.row0).astype(int)
+    height, width = focus.shape.shape
+    ok = (cols >= 0) & (rows >= 0) & (cols < width) & (rows < height)
+    hit = boxes_um[ok][focus.shape[rows[ok], cols[ok]]]
+    return round(float(hit[:, 4].max()), 4) if len(hit) else None
