@@ -307,15 +307,13 @@ class Cluster:
             return False
         return True
 
-    def set_up_roles(self) -> None:
+    def set_up_roles(self, *, database: str = DATABASE) -> None:
         """The database and its roles, as roles.sql says; may be repeated."""
         with self.connect(SUPERUSER, database="postgres") as connection:
-            exists = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).rowcount
-            if not exists:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-        with self.connect(SUPERUSER, database=DATABASE) as connection:
+            if not connection.execute("SELECT FROM pg_database WHERE datname = %s", [database]).rowcount:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        with self.connect(SUPERUSER, database=database) as connection:
             connection.execute((Path(__file__).parent / "roles.sql").read_bytes())
             for role in ROLES:
-                connection.execute(
-                    sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(self.passwords[role]))
-                )
+                password = sql.Literal(self.passwords[role])
+                connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), password))
