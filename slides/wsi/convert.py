@@ -1,22 +1,28 @@
-"""Make the tiles a slide lacks: a pyramid of 512-pixel JPEG tiles in factors of two, streamed strip by strip."""
+"""Make the tiles a slide lacks: a pyramid of 512-pixel JPEG tiles in factors of two, in one pass over the slide.
+
+Each band of 512 rows is cut into tiles, encoded, halved and handed to the next level: memory holds one band per level.
+"""
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyvips
+import simplejpeg
 
 from slides.wsi import tiff_walk
-from slides.wsi.geometry import Level, content_size
+from slides.wsi.geometry import Level
 from slides.wsi.pixels import LevelSource, Pixels, Rgb
+from slides.wsi.pyramid_file import PyramidFile, WrittenLevel
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_index import hatched
 
 TILE_SIDE = 512
 QUALITY = 85
 _STRIP_BYTES = 64 << 20
+_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,20 +39,13 @@ class PyramidPlan:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the finest level made."""
+        """(width, height) of the finest level made; its last column and row may stand for less than a whole pixel."""
         width, height = (math.ceil(side / self.start_downsample) for side in self.full)
         return width, height
 
     @property
     def level_count(self) -> int:
         return 1 + max(0, math.ceil(math.log2(max(self.size) / TILE_SIDE)))
-
-    @property
-    def padded_size(self) -> tuple[int, int]:
-        """Sizes that halve evenly down to the last level, so that no level loses its last row or moves."""
-        unit = 1 << (self.level_count - 1)
-        width, height = (math.ceil(side / unit) * unit for side in self.size)
-        return width, height
 
 
 def plan_pyramid(levels: tuple[Level, ...], start_downsample: int) -> PyramidPlan:
@@ -56,47 +55,111 @@ def plan_pyramid(levels: tuple[Level, ...], start_downsample: int) -> PyramidPla
 
 
 def write_pyramid(
-    source: LevelSource, plan: PyramidPlan, path: Path, *, icc: bytes, on_fraction: Callable[[float], None]
+    source: LevelSource,
+    plan: PyramidPlan,
+    path: Path,
+    *,
+    icc: bytes = b"",
+    mpp: tuple[float, float] | None = None,
+    on_fraction: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[TiffLevel, ...]:
-    """Write a pyramidal JPEG TIFF; places that cannot be read are hatched. Returns its levels in slide coordinates."""
-    image = _streamed(_strips(source, plan, on_fraction), plan.padded_size)
-    if icc:
-        image = image.copy()
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
-    image.tiffsave(
-        str(path),
-        compression="jpeg",
-        Q=QUALITY,
-        tile=True,
-        tile_width=TILE_SIDE,
-        tile_height=TILE_SIDE,
-        pyramid=True,
-        bigtiff=True,
-        keep="icc" if icc else "none",
-    )
+    """Write a pyramidal JPEG TIFF; places that cannot be read are hatched. Returns its levels in slide coordinates.
+
+    `mpp` is that of the slide's level 0.
+    """
+    scaled = (mpp[0] * plan.start_downsample, mpp[1] * plan.start_downsample) if mpp else None
+    with PyramidFile(path, tile_side=TILE_SIDE, icc=icc, mpp=scaled) as file, ThreadPoolExecutor(_THREADS) as pool:
+        width, height = plan.size
+        band = _Band(file, pool, width, height, levels_below=plan.level_count - 1)
+        for strip in _strips(source, plan, on_fraction):
+            band.add(strip)
+        band.finish()
     return levels_written(path, plan)
+
+
+class _Band:
+    """One level of the pyramid being written: rows go in at the top, tiles come out, halves go to the level below."""
+
+    def __init__(
+        self, file: PyramidFile, pool: ThreadPoolExecutor, width: int, height: int, *, levels_below: int
+    ) -> None:
+        self._file = file
+        self._pool = pool
+        self._level: WrittenLevel = file.add_level(width, height)
+        self._held: list[Rgb] = []
+        self._held_rows = 0
+        self._below: _Band | None = None
+        if levels_below:
+            self._below = _Band(
+                file, pool, math.ceil(width / 2), math.ceil(height / 2), levels_below=levels_below - 1
+            )
+
+    def add(self, rows: Rgb) -> None:
+        """The next rows, uint8 (n, width, 3)."""
+        while self._held_rows + len(rows) >= TILE_SIDE:
+            count = TILE_SIDE - self._held_rows
+            self._held.append(rows[:count])
+            self._emit()
+            rows = rows[count:]
+        if len(rows):
+            self._held.append(rows)
+            self._held_rows += len(rows)
+
+    def finish(self) -> None:
+        if self._held:
+            self._emit()
+        if self._below:
+            self._below.finish()
+
+    def _emit(self) -> None:
+        band = self._held[0] if len(self._held) == 1 else np.concatenate(self._held)
+        self._held, self._held_rows = [], 0
+        tiles = [band[:, left : left + TILE_SIDE] for left in range(0, band.shape[1], TILE_SIDE)]
+        halve = self._below is not None
+        halves = []
+        for jpeg, half in self._pool.map(lambda tile: _finished(tile, halve=halve), tiles):
+            self._file.add_tile(self._level, jpeg)
+            halves.append(half)
+        if self._below:
+            self._below.add(np.concatenate(halves, axis=1))
+
+
+def _finished(tile: Rgb, *, halve: bool) -> tuple[bytes, Rgb | None]:
+    """The tile as JPEG, filled up to its full size by repeating its last column and row, and its half-size picture."""
+    height, width = tile.shape[:2]
+    full = tile
+    if (height, width) != (TILE_SIDE, TILE_SIDE):
+        full = np.pad(tile, ((0, TILE_SIDE - height), (0, TILE_SIDE - width), (0, 0)), mode="edge")
+    full = np.ascontiguousarray(full)
+    jpeg = bytes(simplejpeg.encode_jpeg(full, quality=QUALITY, colorspace="RGB", colorsubsampling="420"))
+    return jpeg, _half(full)[: math.ceil(height / 2), : math.ceil(width / 2)] if halve else None
+
+
+def _half(tile: Rgb) -> Rgb:
+    """Means of 2 x 2 pixels."""
+    rows = tile[0::2].astype(np.uint16) + tile[1::2]
+    half: Rgb = ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    return half
 
 
 def levels_written(path: Path, plan: PyramidPlan) -> tuple[TiffLevel, ...]:
     levels = []
     for number, directory in enumerate(tiff_walk.walk(path).main):
         downsample = plan.start_downsample * 2.0**number
-        width, height = content_size(full=plan.full, level=(directory.width, directory.height), downsample=downsample)
-        level = Level(number, width, height, downsample, directory.tile_width, directory.tile_height)
+        level = Level(
+            number, directory.width, directory.height, downsample, directory.tile_width, directory.tile_height
+        )
         levels.append(TiffLevel(level, directory))
     return tuple(levels)
 
 
 def _strips(source: LevelSource, plan: PyramidPlan, on_fraction: Callable[[float], None]) -> Iterator[Rgb]:
-    """Strips of the finest level to be made, top to bottom, padded by repeating the last column and row."""
+    """Strips of the finest level to be made, top to bottom."""
     width, height = plan.size
-    padded_width, padded_height = plan.padded_size
     rows = _strip_rows(plan)
     for top in range(0, height, rows):
         count = min(rows, height - top)
-        strip = _strip(source, plan, top, count, width)
-        bottom = padded_height - height if top + count == height else 0
-        yield np.pad(strip, ((0, bottom), (0, padded_width - width), (0, 0)), mode="edge")
+        yield _strip(source, plan, top, count, width)
         on_fraction((top + count) / height)
 
 
@@ -115,12 +178,25 @@ def _strip(source: LevelSource, plan: PyramidPlan, top: int, count: int, width: 
     rgb = _with_edges_repeated(_marked(pixels), level, top * shrink)
     if shrink == 1:
         return rgb
-    total = np.zeros((count, width, 3), np.uint16 if shrink <= 16 else np.uint32)
+    if shrink == 2:
+        return _halved_in_blocks(rgb)
+    total = np.zeros((count, width, 3), np.uint32)
     for row in range(shrink):
         for col in range(shrink):
             total += rgb[row::shrink, col::shrink]
     area = shrink * shrink
     return ((total + area // 2) // area).astype(np.uint8)
+
+
+def _halved_in_blocks(rgb: Rgb) -> Rgb:
+    """2 x 2 means in pieces that stay in the processor's cache."""
+    half = np.empty((rgb.shape[0] // 2, rgb.shape[1] // 2, 3), np.uint8)
+    side = 256
+    for top in range(0, half.shape[0], side):
+        for left in range(0, half.shape[1], side):
+            piece = rgb[2 * top : 2 * (top + side), 2 * left : 2 * (left + side)]
+            half[top : top + side, left : left + side] = _half(piece)
+    return half
 
 
 def _with_edges_repeated(rgb: Rgb, level: Level, top: int) -> Rgb:
@@ -140,26 +216,3 @@ def _marked(pixels: Pixels) -> Rgb:
         repeated = np.tile(pattern, (-(-height // 128), -(-width // 128), 1))[:height, :width]
         pixels.rgb[pixels.failed] = repeated[pixels.failed]
     return pixels.rgb
-
-
-def _streamed(strips: Iterator[Rgb], size: tuple[int, int]) -> pyvips.Image:
-    """A libvips image fed from strips through a PPM stream: libvips never sees the slide file itself."""
-    feed = _Feed(b"P6\n%d %d\n255\n" % size, strips)
-    source = pyvips.SourceCustom()
-    source.on_read(feed.read)
-    return pyvips.Image.new_from_source(source, "", access="sequential")
-
-
-class _Feed:
-    def __init__(self, head: bytes, strips: Iterator[Rgb]) -> None:
-        self._held = memoryview(head)
-        self._strips = strips
-
-    def read(self, size: int) -> bytes:
-        if not self._held:
-            strip = next(self._strips, None)
-            if strip is None:
-                return b""
-            self._held = memoryview(np.ascontiguousarray(strip).reshape(-1)).cast("B")
-        piece, self._held = self._held[:size], self._held[size:]
-        return bytes(piece)

@@ -94,3 +94,18 @@ def _segments(data: bytes) -> list[tuple[int, int, int]]:
             break
         position = end
     return segments
+
+
+_TABLES = {0xDB, 0xC4}  # quantisation, Huffman
+
+
+def split_tables(jpeg: bytes) -> tuple[bytes, bytes]:
+    """A whole JPEG as (its tables as a stream of their own, the abbreviated stream without tables, APPn and COM)."""
+    tables, kept = [], []
+    end = 2
+    for marker, start, end in _segments(jpeg):
+        if marker in _TABLES:
+            tables.append(jpeg[start:end])
+        elif not (_APP0 <= marker <= _APP15 or marker == _COM):
+            kept.append(jpeg[start:end])
+    return SOI + b"".join(tables) + EOI, SOI + b"".join(kept) + jpeg[end:]

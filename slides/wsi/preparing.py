@@ -12,10 +12,11 @@ import numpy as np
 import simplejpeg
 
 from slides.wsi import tile_index, tile_store
-from slides.wsi.convert import TILE_SIDE, plan_pyramid, write_pyramid
+from slides.wsi.convert import TILE_SIDE, PyramidPlan, plan_pyramid, write_pyramid
 from slides.wsi.properties import ScaleState
 from slides.wsi.reader import SlideReader, encoded_png
 from slides.wsi.source_jpeg_tiles import JpegTileSource
+from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_store import CONVERTED, PASS_THROUGH, TileIndex
 from slides.wsi.tissue import tissue_mask
 
@@ -86,9 +87,7 @@ def _make_tiles(
         _scan(source, native, on_progress)
         return native, False
     pyramid = plan_pyramid(source.levels, 2)
-    side = write_pyramid(
-        source, pyramid, output / PYRAMID_NAME, icc=slide.icc, on_fraction=_stage(on_progress, "making low resolutions")
-    )
+    side = _write_pyramid(slide, pyramid, output, _stage(on_progress, "making low resolutions"))
     if pyramid.source_level.index == 0:
         native.records["flag"][_positions(source.unreadable, 0, native)] = tile_store.CORRUPT
     else:
@@ -98,12 +97,20 @@ def _make_tiles(
 
 def _converted(slide: SlideReader, output: Path, on_progress: OnProgress) -> TileIndex:
     pyramid = plan_pyramid(slide.source.levels, 1)
-    stage = _stage(on_progress, "converting")
-    levels = write_pyramid(slide.source, pyramid, output / PYRAMID_NAME, icc=slide.icc, on_fraction=stage)
+    levels = _write_pyramid(slide, pyramid, output, _stage(on_progress, "converting"))
     return _indexed(output / PYRAMID_NAME, levels, file=0, headers=0)
 
 
-def _indexed(path: Path, levels: Any, *, file: int, headers: int) -> TileIndex:
+def _write_pyramid(
+    slide: SlideReader, plan: PyramidPlan, output: Path, on_fraction: Callable[[float], None]
+) -> tuple[TiffLevel, ...]:
+    mpp = slide.scale if slide.properties.scale_state == ScaleState.OK else None
+    return write_pyramid(
+        slide.source, plan, output / PYRAMID_NAME, icc=slide.icc, mpp=mpp, on_fraction=on_fraction
+    )
+
+
+def _indexed(path: Path, levels: tuple[TiffLevel, ...], *, file: int, headers: int) -> TileIndex:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return tile_index.index_tiles(descriptor, levels, file=file, header_offset=headers)

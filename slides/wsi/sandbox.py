@@ -488,6 +488,6 @@ def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
 
 def _name_from(file: Path, folder: Path) -> str:
     """Relative where slide and store lie close together, so that both can be moved; else absolute."""
-    file, folder = file.absolute(), folder.absolute()
+    file, folder = Path(os.path.abspath(file)), Path(os.path.abspath(folder))
     near = folder.parent in file.parents or folder.parent.parent in file.parents
     return os.path.relpath(file, folder) if near else str(file)
