@@ -141,8 +141,8 @@ def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
         properties=made.properties,
         store=store,
         pass_through=made.store.kind == "pass_through",
-        tissue_mm2=made.tissue_mm2,
-        tissue_fraction=made.tissue_fraction,
+        tissue_mm2=made.tissue.mm2,
+        tissue_fraction=made.tissue.fraction,
         corrupt_tiles=made.corrupt_tiles,
         associated=kinds,
     )

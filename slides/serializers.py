@@ -1,0 +1,126 @@
+"""The JSON of slides, uploads and jobs. No AI result ever stands here."""
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from accounts.enums import Role
+from jobs.enums import LIVE, JobKind
+from jobs.models import Job
+from slides.models import Slide, Upload
+from slides.wsi.properties import PLAUSIBLE_MPP
+
+
+class JobSerializer(serializers.ModelSerializer[Job]):
+    started = serializers.DateTimeField(source="started_at", read_only=True)
+    finished = serializers.DateTimeField(source="finished_at", read_only=True)
+
+    class Meta:
+        model = Job
+        fields = ["id", "kind", "state", "stage", "progress", "attempt", "error", "started", "finished"]
+        read_only_fields = fields
+
+
+class SlideSerializer(serializers.ModelSerializer[Slide]):
+    """Context: `jobs` {slide id: newest preparation job} and `user`."""
+
+    case = serializers.CharField(source="case.accession", read_only=True)
+    node = serializers.CharField(source="node.label", read_only=True, default="")
+    name = serializers.CharField(source="display_name", read_only=True)
+    file_name = serializers.SerializerMethodField(help_text="As it was sent; for operators only, else null.")
+    since = serializers.DateTimeField(source="state_since", read_only=True)
+    stage = serializers.SerializerMethodField()
+    progress = serializers.SerializerMethodField()
+    job = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Slide
+        fields = [
+            "id", "case", "node", "name", "file_name", "state", "reason_code", "reason", "stage", "progress", "since",
+            "format", "width", "height", "mpp_x", "mpp_y", "mpp_source", "scale_state", "size_bytes", "tissue_mm2",
+            "corrupt_tiles", "job",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_file_name(self, slide: Slide) -> str | None:
+        return slide.file_name if self.context["user"].has_role(Role.OPERATOR, Role.ADMINISTRATOR) else None
+
+    def get_stage(self, slide: Slide) -> str:
+        job = self._live_job(slide)
+        return job.stage if job else ""
+
+    def get_progress(self, slide: Slide) -> float | None:
+        job = self._live_job(slide)
+        return job.progress if job else None
+
+    @extend_schema_field(JobSerializer(allow_null=True))
+    def get_job(self, slide: Slide) -> dict[str, Any] | None:
+        job = self.context["jobs"].get(slide.pk)
+        return JobSerializer(job).data if job else None
+
+    def _live_job(self, slide: Slide) -> Job | None:
+        job = self.context["jobs"].get(slide.pk)
+        return job if job is not None and job.state in LIVE else None
+
+
+def newest_jobs(slides: list[Slide], *, kind: JobKind) -> dict[Any, Job]:
+    """{slide id: newest job of the kind} in one query."""
+    jobs = Job.objects.filter(kind=kind, subject_id__in=[slide.pk for slide in slides])
+    return {job.subject_id: job for job in jobs.order_by("subject_id", "-created_at").distinct("subject_id")}
+
+
+class UploadSerializer(serializers.ModelSerializer[Upload]):
+    filename = serializers.CharField(source="file_name", read_only=True)
+    case = serializers.CharField(source="case.accession", read_only=True)
+    node = serializers.CharField(source="node_label", read_only=True)
+    size = serializers.IntegerField(source="length", read_only=True)
+
+    class Meta:
+        model = Upload
+        fields = ["id", "filename", "case", "node", "size", "offset", "state", "reason", "created_at", "touched_at"]
+        read_only_fields = fields
+
+
+class ScaleSerializer(serializers.Serializer[Any]):
+    mpp_x = serializers.FloatField(min_value=PLAUSIBLE_MPP[0], max_value=PLAUSIBLE_MPP[1])
+    mpp_y = serializers.FloatField(min_value=PLAUSIBLE_MPP[0], max_value=PLAUSIBLE_MPP[1])
+    reason = serializers.CharField(max_length=300)
+
+
+class ReasonSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField(max_length=300)
+
+
+class ImportSerializer(serializers.Serializer[Any]):
+    path = serializers.CharField(max_length=1000)
+    case = serializers.CharField(max_length=64)
+    node = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
+
+
+class AcceptedSerializer(serializers.Serializer[Any]):
+    """202: the job that was started, if any."""
+
+    job = JobSerializer(allow_null=True)
+
+
+class RefusedImportSerializer(serializers.Serializer[Any]):
+    file = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class ImportedSerializer(serializers.Serializer[Any]):
+    slides = serializers.ListField(child=serializers.UUIDField())
+    refused = RefusedImportSerializer(many=True)
+
+
+class OpenedSerializer(serializers.Serializer[Any]):
+    tiles = serializers.CharField()
+    descriptor = serializers.DictField()
+    thumbnail = serializers.CharField()
+    expires_in = serializers.IntegerField()
+
+
+class ErrorSerializer(serializers.Serializer[Any]):
+    error = serializers.CharField()
+    message = serializers.CharField()
