@@ -17,7 +17,10 @@ APP14_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 @dataclass(frozen=True, slots=True)
 class JpegFrame:
-    """What the headers of a stream say. `body_start`: first byte after SOI and any APPn or COM markers."""
+    """What the headers of a stream say.
+
+    `body_start`: first byte after SOI and any APPn or COM markers; `frame_end`: first byte after the frame header.
+    """
 
     width: int
     height: int
@@ -25,6 +28,7 @@ class JpegFrame:
     bits: int
     baseline: bool
     body_start: int
+    frame_end: int
 
 
 class NotJpeg(ValueError):
@@ -48,7 +52,7 @@ def parse_frame(data: bytes) -> JpegFrame:
                 int.from_bytes(data[start + 7 : start + 9], "big"),
                 data[start + 9],
             )
-            return JpegFrame(width, height, components, bits, marker == _BASELINE, body_start or start)
+            return JpegFrame(width, height, components, bits, marker == _BASELINE, body_start or start, end)
         if marker == _SOS:
             break
     raise NotJpeg("no frame header before the picture data")

@@ -36,7 +36,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a child may use. `describe_seconds`, `prepare_seconds`, `read_seconds` are wall time, the last per read;
-    `stall_seconds` without any progress ends a preparation."""
+    `stall_seconds` without any progress ends a preparation. `namespaces` false: limits and filter alone, as where
+    the kernel refuses namespaces."""
 
     memory_bytes: int = 4 << 30
     cpu_seconds: int = 6 * 3600
@@ -46,6 +47,7 @@ class Limits:
     stall_seconds: float = 300.0
     read_seconds: float = 120.0
     ring_bytes: int = 256 << 20
+    namespaces: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,7 @@ class _Child:
         }
         self._ring = ring
         self._first: dict[str, Any] | None = None
-        self._spawn(namespaces=_Kernel.offers_namespaces())
+        self._spawn(namespaces=limits.namespaces and _Kernel.offers_namespaces())
 
     def _spawn(self, *, namespaces: bool) -> None:
         request_read, self._requests = os.pipe()

@@ -1,0 +1,50 @@
+"""What a slide file is and what it would become, as one JSON object for people and programs."""
+
+from pathlib import Path
+from typing import Any
+
+from slides.wsi.errors import SlideRefused, WsiError
+from slides.wsi.properties import ScaleState
+from slides.wsi.sandbox import Description, Limits, describe
+
+READY, QUARANTINED = "ready", "quarantined"
+_SCALE_WORDS = {
+    ScaleState.OK: "",
+    ScaleState.MISSING: "The file does not say how large a pixel is: an operator must enter it before detection.",
+    ScaleState.IMPLAUSIBLE: "The pixel size in the file cannot be right: an operator must correct it before detection.",
+}
+
+
+def describe_in_words(path: Path, *, limits: Limits = Limits()) -> dict[str, Any]:
+    """Never raises for a bad file: `state` is then quarantined, with `code` and `reason`."""
+    try:
+        return {"file": path.name, **_ready(describe(path, limits=limits))}
+    except SlideRefused as refused:
+        return {"file": path.name, "state": QUARANTINED, "code": refused.code.value, "reason": refused.message}
+    except (WsiError, OSError) as error:
+        return {"file": path.name, "state": QUARANTINED, "code": "unreadable", "reason": str(error)}
+
+
+def _ready(description: Description) -> dict[str, Any]:
+    properties, store = description.properties, description.store
+    return {
+        "state": READY,
+        "reason": _SCALE_WORDS[ScaleState(properties.scale_state)],
+        "format": properties.format,
+        "vendor": properties.vendor,
+        "width": properties.width,
+        "height": properties.height,
+        "levels": [
+            {"width": level.width, "height": level.height, "downsample": level.downsample} for level in properties.levels
+        ],
+        "mpp_x": properties.mpp_x,
+        "mpp_y": properties.mpp_y,
+        "mpp_source": properties.mpp_source,
+        "scale_state": properties.scale_state,
+        "objective": properties.objective,
+        "icc": properties.icc,
+        "associated": list(properties.associated),
+        "tiles": store.kind,
+        "tiles_reason": store.reason,
+        "side_pyramid": store.side_pyramid,
+    }
