@@ -17,7 +17,7 @@ from audit_trail.enums import EventKind
 from audit_trail.errors import NotInTransaction
 from audit_trail.models import Checkpoint, Event
 from audit_trail.recording import record
-from audit_trail.verification import TRIGGERS, Verdict, verify_trail
+from audit_trail.verification import Verdict, verify_trail
 
 pytestmark = pytest.mark.django_db
 
@@ -26,15 +26,6 @@ pytestmark = pytest.mark.django_db
 def home(settings, tmp_path: Path) -> Path:
     settings.METADET_HOME = tmp_path
     return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def protected(db) -> None:
-    """The protection as it is in production: the test database has its truncate triggers off, to be emptied between tests."""
-    for name in sorted(TRIGGERS):
-        table = "audit_trail_checkpoint" if "checkpoint" in name else "audit_trail_event"
-        with connection.cursor() as cursor:
-            cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
 @pytest.fixture
@@ -88,12 +79,40 @@ def test_the_database_refuses_changes_even_from_the_owner(person, statement):
 
 def test_replica_mode_does_not_switch_the_protection_off(person):
     add_events(person, 1)
-    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET LOCAL session_replication_role = replica")
-        cursor.execute("DELETE FROM audit_trail_event")
+    with pytest.raises(DatabaseError, match="append-only|permission denied"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            cursor.execute("DELETE FROM audit_trail_event")
 
 
-COLUMNS = ["kind", "outcome", "actor_name", "actor_roles", "subject_type", "address", "request_id", "body", "hash", "prev_hash"]
+@pytest.mark.parametrize("statement", ["UPDATE audit_trail_event SET actor_name = 'x'", "DELETE FROM audit_trail_event",
+    "TRUNCATE audit_trail_event", "ALTER TABLE audit_trail_event DISABLE TRIGGER ALL"])  # fmt: skip
+def test_the_running_product_has_no_right_to_change_the_trail(person, statement):
+    add_events(person, 1)
+    with pytest.raises(DatabaseError, match="permission denied|must be owner"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL ROLE metadet_app")
+            cursor.execute(statement)
+
+
+def test_the_running_product_can_add_to_the_trail(person, as_role):
+    with as_role("metadet_app"):
+        add_events(person, 2)
+    assert verify_trail().verdict is Verdict.WHOLE
+
+
+COLUMNS = [
+    "kind",
+    "outcome",
+    "actor_name",
+    "actor_roles",
+    "subject_type",
+    "address",
+    "request_id",
+    "body",
+    "hash",
+    "prev_hash",
+]
 
 
 @pytest.mark.parametrize("column", COLUMNS)
@@ -152,7 +171,9 @@ def test_a_cut_off_end_is_found_by_the_checkpoint_alone(person):
         cursor.execute("ALTER TABLE audit_trail_checkpoint DISABLE TRIGGER ALL")
         cursor.execute("DELETE FROM audit_trail_checkpoint")
         cursor.execute("ALTER TABLE audit_trail_checkpoint ENABLE ALWAYS TRIGGER audit_trail_checkpoint_refuse_change")
-        cursor.execute("ALTER TABLE audit_trail_checkpoint ENABLE ALWAYS TRIGGER audit_trail_checkpoint_refuse_truncate")
+        cursor.execute(
+            "ALTER TABLE audit_trail_checkpoint ENABLE ALWAYS TRIGGER audit_trail_checkpoint_refuse_truncate"
+        )
     assert verify_trail().verdict is Verdict.WHOLE
     elsewhere = checkpoint_file().with_name("elsewhere.jsonl")
     elsewhere.write_text(kept)
