@@ -25,3 +25,9 @@ class Stale(ReviewError):
 
 class InvalidInput(ReviewError):
     code = "invalid"
+
+
+class RecordChanged(NotAllowedNow):
+    """The record is not the one that was shown for signing; `extra["differences"]` says where."""
+
+    code = "record_changed"

@@ -3,11 +3,14 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
+from accounts.enums import Role
 from accounts.models import User
 from analysis.models import Lesion, Run
 from review.enums import AssignmentRole, CallStage, CallValue, Meaning, Phase, RejectReason, Verdict
 from slides.enums import Protocol
 from slides.models import Case, Slide
+
+READING_ROLES = (Role.READER, Role.ADJUDICATOR)
 
 
 class Assignment(models.Model):
@@ -34,8 +37,11 @@ class Assignment(models.Model):
 
 class ReadQuerySet(models.QuerySet["Read"]):
     def of(self, user: User) -> "ReadQuerySet":
-        """The reads that `user` may work on: their own, of cases they may still see."""
-        return self.filter(reader=user, slide__in=Slide.objects.visible_to(user))
+        """The reads that `user` may work on: their own, of slides they may see, while the case is assigned to them."""
+        if not user.is_authenticated or not user.has_role(*READING_ROLES):
+            return self.none()
+        assigned = Assignment.objects.filter(reader=user, withdrawn_at=None).values("case")
+        return self.filter(reader=user, slide__in=Slide.objects.visible_to(user), slide__case__in=assigned)
 
 
 class Read(models.Model):
@@ -66,9 +72,7 @@ class Read(models.Model):
     objects = ReadQuerySet.as_manager()
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["slide", "reader"], name="one_read_per_slide_and_reader")
-        ]
+        constraints = [models.UniqueConstraint(fields=["slide", "reader"], name="one_read_per_slide_and_reader")]
 
 
 class Appended(models.Model):
@@ -117,9 +121,7 @@ class Decision(Appended):
     verdict = models.CharField(max_length=10, choices=Verdict.choices)
     reason = models.CharField(max_length=30, choices=RejectReason.choices, blank=True)
     text = models.CharField(max_length=500, blank=True)
-    undoes = models.OneToOneField(
-        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="undone_by"
-    )
+    undoes = models.OneToOneField("self", null=True, blank=True, on_delete=models.PROTECT, related_name="undone_by")
     ai_score = models.FloatField()
     ai_size_class = models.CharField(max_length=8)
 
@@ -130,12 +132,26 @@ class Answered(models.Model):
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
     key = models.CharField(max_length=80)
     path = models.CharField(max_length=300)
+    request_sha256 = models.CharField(max_length=64, default="")
     status = models.PositiveSmallIntegerField()
     answer = models.JSONField()
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["user", "key"], name="one_answer_per_key")]
+
+
+class ShownManifest(models.Model):
+    """A manifest as a person was shown it before signing; kept so that a refusal can say what changed since."""
+
+    case = models.ForeignKey(Case, on_delete=models.PROTECT, related_name="+")
+    person = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    sha256 = models.CharField(max_length=64)
+    manifest = models.TextField(help_text="Canonical JSON.")
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["case", "person", "sha256"], name="one_row_per_shown_manifest")]
 
 
 class Signature(models.Model):
@@ -152,14 +168,10 @@ class Signature(models.Model):
     manifest = models.TextField(help_text="Canonical JSON.")
     manifest_sha256 = models.CharField(max_length=64)
     key_id = models.CharField(max_length=16)
-    seal = models.CharField(
-        max_length=128, help_text="Ed25519 over hash, name, time and meaning; hexadecimal."
-    )
+    seal = models.CharField(max_length=128, help_text="Ed25519 over hash, name, time and meaning; hexadecimal.")
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["case", "signer", "version"], name="one_signature_per_version")
-        ]
+        constraints = [models.UniqueConstraint(fields=["case", "signer", "version"], name="one_signature_per_version")]
         ordering = ["case", "signer", "version"]
 
 

@@ -337,9 +337,7 @@ class Migration(migrations.Migration):
                 ("signed_at", models.DateTimeField()),
                 (
                     "local_time",
-                    models.CharField(
-                        help_text="The signer's clock with its offset, ISO 8601.", max_length=40
-                    ),
+                    models.CharField(help_text="The signer's clock with its offset, ISO 8601.", max_length=40),
                 ),
                 ("manifest", models.TextField(help_text="Canonical JSON.")),
                 ("manifest_sha256", models.CharField(max_length=64)),
@@ -395,9 +393,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
                 ),
                 ("key", models.CharField(max_length=80)),
                 ("path", models.CharField(max_length=300)),
@@ -427,14 +423,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="read",
-            constraint=models.UniqueConstraint(
-                fields=("slide", "reader"), name="one_read_per_slide_and_reader"
-            ),
+            constraint=models.UniqueConstraint(fields=("slide", "reader"), name="one_read_per_slide_and_reader"),
         ),
         migrations.AddConstraint(
             model_name="signature",
-            constraint=models.UniqueConstraint(
-                fields=("case", "signer", "version"), name="one_signature_per_version"
-            ),
+            constraint=models.UniqueConstraint(fields=("case", "signer", "version"), name="one_signature_per_version"),
         ),
     ]
