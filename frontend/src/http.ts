@@ -47,6 +47,8 @@ export interface Send {
   json?: unknown;
   key?: string;
   signal?: AbortSignal;
+  /** Let the request outlive the page. */
+  keepalive?: boolean;
 }
 
 /** Sends and returns the response; anything but 2xx is thrown as ApiError, LoggedOut or Unreachable. */
@@ -59,6 +61,7 @@ export async function send(url: string, options: Send = {}): Promise<Response> {
   const init: RequestInit = { method, headers, credentials: "same-origin" };
   if (options.json !== undefined) init.body = JSON.stringify(options.json);
   if (options.signal) init.signal = options.signal;
+  if (options.keepalive) init.keepalive = true;
   let response: Response;
   try {
     response = await fetch(url, init);

@@ -1,0 +1,64 @@
+/** The auditor at a slide: the AI and every read beside each other; nothing here can be changed. */
+
+import { h } from "../dom";
+import type { Command, Keys } from "../keys";
+import { redraw } from "../redraw";
+import { boxOf } from "../viewer/geometry";
+import { OutlineLayer } from "../viewer/lesions";
+import type { Stage } from "../viewer/stage";
+import { aiSummary } from "./ai-summary";
+import { buildAiView, fetchAi, lesionOutlines, type AiView } from "./ai-view";
+import { Gallery, lesionList } from "./lesion-section";
+import { neighbour } from "./lesion-order";
+import { otherReadsSection } from "./other-reads";
+import type { AiLesion, AiResult, AiRun, Boot } from "./types";
+
+export async function startAuditMode(boot: Boot, stage: Stage, side: HTMLElement, keys: Keys, onChange: () => void): Promise<Command[]> {
+  const reads = boot.audit?.reads ?? [];
+  const scroll = h("div", { class: "side-scroll" });
+  side.replaceChildren(scroll);
+  const marks = new OutlineLayer();
+  marks.set(reads.flatMap((read) => read.marks.map((mark) => ({ id: mark.id, label: read.reader, rings: mark.outline, state: "other" as const }))));
+  stage.view.addPainter((context, frame) => marks.paint(context, frame));
+  const empty = h("section", {}, h("h2", {}, "Reads"), h("p", { class: "soft" }, "No read of this slide is locked yet."));
+  const result = boot.audit?.ai_url ? await fetchAi(boot.audit.ai_url) : null;
+  if (!result?.run) {
+    const words = result?.message || "There is no AI result for this slide.";
+    scroll.append(h("section", {}, h("h2", {}, "AI result"), h("p", { class: "notice" }, words)), reads.length ? otherReadsSection(reads, [], "Reads") : empty);
+    return [];
+  }
+  const ai = await buildAiView(stage, result as AiResult & { run: AiRun });
+  scroll.append(...lesionsPart(ai, stage, keys, onChange), ai.layers.element, h("section", {}, h("h2", {}, "AI result"), aiSummary(ai.run)), reads.length ? otherReadsSection(reads, ai.lesions, "Reads") : empty);
+  return [];
+}
+
+function lesionsPart(ai: AiView, stage: Stage, keys: Keys, onChange: () => void): HTMLElement[] {
+  let selected: string | null = null;
+  const list = h("div", {});
+  const gallery = new Gallery(ai.lesions, (lesion) => select(lesion, true));
+  const select = (lesion: AiLesion | null, jump: boolean) => {
+    selected = lesion?.id ?? null;
+    ai.outlines.selected = selected;
+    if (lesion && jump) stage.view.jumpTo(boxOf(lesion.outline));
+    draw();
+  };
+  const draw = () => {
+    gallery.select(selected);
+    redraw(list, lesionList({ lesions: ai.lesions, decisions: {}, selected, threshold: ai.run.threshold, emptyWords: "The AI found no lesion on this slide.", onSelect: (lesion) => select(lesion, true) }));
+    stage.view.repaint();
+    onChange();
+  };
+  ai.outlines.set(lesionOutlines(ai.lesions, {}));
+  stage.view.onClick((at) => select(ai.lesions.find((lesion) => lesion.id === ai.outlines.hit(stage.view.frame(), at)) ?? null, false));
+  const step = (by: 1 | -1) => select(neighbour(ai.lesions, selected, by), true);
+  keys.add([
+    ...ai.layers.commands,
+    { id: "next-lesion", key: "n", words: "Next lesion", group: "Move", repeats: true, run: () => step(1), foot: { order: 5, words: "" } },
+    { id: "previous-lesion", key: "p", words: "Previous lesion", group: "Move", repeats: true, run: () => step(-1), foot: { order: 5, words: "lesion" } },
+    { id: "next-lesion-j", key: "j", words: "Next lesion", group: "Move", repeats: true, run: () => step(1) },
+    { id: "previous-lesion-k", key: "k", words: "Previous lesion", group: "Move", repeats: true, run: () => step(-1) },
+    { id: "escape", key: "Escape", words: "Select nothing", group: "Page", run: () => select(null, false) },
+  ]);
+  draw();
+  return [h("section", { "aria-label": "AI lesions" }, h("h2", {}, "Lesions, strongest first"), gallery.element, list)];
+}

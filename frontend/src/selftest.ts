@@ -1,0 +1,1 @@
+export async function runSelfTest(_place: HTMLElement): Promise<void> {}
