@@ -26,6 +26,11 @@ app.conf.update(
         "visibility_timeout": 6 * 3600,
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
+        # Sending to a broker that is away gives up at once (else after 6 s): the scheduler sends the job later.
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "interval_max": 0.2,
     },
 )
 app.config_from_object("django.conf:settings", namespace="CELERY")

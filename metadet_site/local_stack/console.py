@@ -48,6 +48,15 @@ class Console:
         """One line that a child wrote. Control characters are taken out: a child may print what a file told it."""
         self._write(name=name, line=_CONTROL.sub("", line.rstrip()), colour=COLOURS.get(name, 0))
 
+    def _give_up_stream(self) -> None:
+        """What is still buffered goes nowhere; else it fails once more when the process ends."""
+        assert self._stream is not None
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        self._stream = None
+
     def _write(self, *, name: str, line: str, colour: int, logged: bool = True) -> None:
         label = f"{name:>9} | " if name else ""
         if self._stream is not None:
@@ -55,7 +64,7 @@ class Console:
             try:
                 print(shown, file=self._stream, flush=True)
             except (OSError, ValueError):  # the terminal or the pipe is gone
-                self._stream = None
+                self._give_up_stream()
         if self._log is not None and logged:
             stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
             with contextlib.suppress(OSError):  # a full disk must not stop the stack; the terminal still shows the line
