@@ -5,9 +5,9 @@ import scipy.ndimage as ndi
 
 from slides.wsi.pixels import Mask, Rgb
 
-_FAINTEST_OD = 0.035  # optical density of the green channel above the background: pale fat and stroma reach it
+_FAINTEST_OD = 0.028  # optical density of the green channel above the background: pale fat and stroma reach it
 _CLOSING_UM = 60.0  # bridges fat cells (50-100 um across), whose insides are as white as glass
-_SPECK_MM2 = 0.01
+_SPECK_MM2 = 0.004
 _INK_OD = 0.25
 
 
