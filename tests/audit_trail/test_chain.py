@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from accounts.models import User
 from audit_trail.canonical import canonical_json
 from audit_trail.checkpoints import checkpoint_file, checkpoint_if_due, make_checkpoint
 from audit_trail.enums import EventKind
-from audit_trail.errors import NotInTransaction
 from audit_trail.models import Checkpoint, Event
 from audit_trail.recording import record
 from audit_trail.verification import Verdict, verify_trail
@@ -50,7 +50,7 @@ def forge(sql: str, parameters: list[object]) -> None:
 def test_events_follow_each_other_without_gaps(person):
     events = add_events(person, 5)
     assert [e.seq for e in events] == list(range(events[0].seq, events[0].seq + 5))
-    assert all(b.prev_hash == a.hash and b.at > a.at for a, b in zip(events, events[1:], strict=False))
+    assert all(b.prev_hash == a.hash and b.at > a.at for a, b in pairwise(events))
     assert verify_trail().verdict is Verdict.WHOLE
 
 
@@ -79,7 +79,7 @@ def test_the_database_refuses_changes_even_from_the_owner(person, statement):
 
 def test_replica_mode_does_not_switch_the_protection_off(person):
     add_events(person, 1)
-    with pytest.raises(DatabaseError, match="append-only|permission denied"), transaction.atomic():
+    with pytest.raises(DatabaseError, match=r"append-only|permission denied"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")
             cursor.execute("DELETE FROM audit_trail_event")
@@ -89,7 +89,7 @@ def test_replica_mode_does_not_switch_the_protection_off(person):
     "TRUNCATE audit_trail_event", "ALTER TABLE audit_trail_event DISABLE TRIGGER ALL"])  # fmt: skip
 def test_the_running_product_has_no_right_to_change_the_trail(person, statement):
     add_events(person, 1)
-    with pytest.raises(DatabaseError, match="permission denied|must be owner"), transaction.atomic():
+    with pytest.raises(DatabaseError, match=r"permission denied|must be owner"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL ROLE metadet_app")
             cursor.execute(statement)
