@@ -1,10 +1,7 @@
 """The tile stores this process has open: loaded once, used by many requests, closed when long unused."""
 
-import os
 import threading
-import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,15 @@ from django.conf import settings
 from slides.wsi.tile_store import TileStore
 
 MOST_OPEN = 200
+
+
+class _OpenStore(TileStore):
+    """Another thread may be reading when a store is let go: its files close with the last reference to it."""
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptors"):
+            self.close()
+
 
 _open: OrderedDict[tuple[Path, str, str], TileStore] = OrderedDict()
 _lock = threading.Lock()
@@ -26,14 +32,9 @@ def opened(slide_id: str, store: str) -> TileStore:
         if (found := _open.get(key)) is not None:
             _open.move_to_end(key)
             return found
-    loaded = TileStore.load(home / "slides" / slide_id / store)
+    loaded = _OpenStore.load(home / "slides" / slide_id / store)
     with _lock:
-        if (found := _open.setdefault(key, loaded)) is not loaded:
-            loaded.close()
-        else:
-            # Another thread may be reading when a store is let go: its files close with the last reference.
-            files = [loaded.descriptor_of(number) for number in range(len(loaded.document["files"]))]
-            weakref.finalize(loaded, _close, files)
+        found = _open.setdefault(key, loaded)
         while len(_open) > MOST_OPEN:
             _open.popitem(last=False)
     return found
@@ -50,7 +51,3 @@ def descriptor(store: TileStore, *, mpp_x: float | None, mpp_y: float | None) ->
     """The store's descriptor with the slide's own scale, which an operator may have corrected."""
     return store.descriptor() | {"mpp_x": mpp_x, "mpp_y": mpp_y}
 
-
-def _close(descriptors: Sequence[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)
