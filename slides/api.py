@@ -80,7 +80,9 @@ class SlidesView(ListAPIView[Slide]):
     serializer_class = SlideSerializer
 
     def get_queryset(self) -> QuerySet[Slide]:
-        slides = Slide.objects.visible_to(self.request.user).select_related("case", "node").order_by("-created_at", "pk")
+        slides = (
+            Slide.objects.visible_to(self.request.user).select_related("case", "node").order_by("-created_at", "pk")
+        )
         if accession := self.request.query_params.get("case"):
             slides = slides.filter(case__accession=accession)
         if state := self.request.query_params.get("state"):

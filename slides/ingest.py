@@ -250,9 +250,7 @@ def correct_scale(
     if slide.state != SlideState.READY:
         raise WrongState("A scale can be entered once the slide is ready.")
     before = [slide.mpp_x, slide.mpp_y]
-    ScaleCorrection.objects.create(
-        slide=slide, mpp_x=mpp_x, mpp_y=mpp_y, reason=reason.strip()[:300], entered_by=actor
-    )
+    ScaleCorrection.objects.create(slide=slide, mpp_x=mpp_x, mpp_y=mpp_y, reason=reason.strip()[:300], entered_by=actor)
     _use_scale(slide, mpp_x, mpp_y)
     slide.save(update_fields=["mpp_x", "mpp_y", "mpp_source", "scale_state", "tissue_mm2"])
     slide_ready.send(sender=Slide, slide=slide, actor=actor, cause="scale")

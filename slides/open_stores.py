@@ -50,4 +50,3 @@ def forget(slide_id: str) -> None:
 def descriptor(store: TileStore, *, mpp_x: float | None, mpp_y: float | None) -> dict[str, Any]:
     """The store's descriptor with the slide's own scale, which an operator may have corrected."""
     return store.descriptor() | {"mpp_x": mpp_x, "mpp_y": mpp_y}
-

@@ -80,9 +80,9 @@ def rows_of(slides: list[Slide]) -> list[SlideRow]:
 def slide_list(request: HttpRequest) -> HttpResponse:
     everything = Slide.objects.visible_to(request.user)
     chosen = _chosen(request, everything)
-    page = Paginator(
-        chosen.select_related("case", "node").order_by("-created_at", "pk"), PER_PAGE
-    ).get_page(request.GET.get("page"))
+    page = Paginator(chosen.select_related("case", "node").order_by("-created_at", "pk"), PER_PAGE).get_page(
+        request.GET.get("page")
+    )
     counts = dict(everything.order_by().values_list("state").annotate(n=Count("pk")))
     free, whole = ingest.storage_left()
     return render(
@@ -98,9 +98,7 @@ def slide_list(request: HttpRequest) -> HttpResponse:
             "state": request.GET.get("state", ""),
             "q": request.GET.get("q", ""),
             "cases": Case.objects.visible_to(request.user).order_by("-created_at")[:MOST_CASES_OFFERED],
-            "refused": Upload.objects.visible_to(request.user)
-            .filter(state=UploadState.REFUSED)
-            .select_related("case"),
+            "refused": Upload.objects.visible_to(request.user).filter(state=UploadState.REFUSED).select_related("case"),
             "import_folders": settings.IMPORT_FOLDERS,
             "free_bytes": free,
             "whole_bytes": whole,

@@ -55,8 +55,10 @@ class TusView(GenericAPIView[Upload]):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if self.speaks_tus and request.method in ("POST", "HEAD", "PATCH", "DELETE") and (
-            request.headers.get("Tus-Resumable") != VERSION
+        if (
+            self.speaks_tus
+            and request.method in ("POST", "HEAD", "PATCH", "DELETE")
+            and (request.headers.get("Tus-Resumable") != VERSION)
         ):
             raise WrongTusVersion
 
@@ -89,9 +91,7 @@ class UploadsView(TusView):
     @extend_schema(operation_id="uploads_list")
     def get(self, request: Request) -> Response:
         """One's own unfinished uploads, newest first."""
-        unfinished = (
-            Upload.objects.visible_to(request.user).filter(state=UploadState.RECEIVING).select_related("case")
-        )
+        unfinished = Upload.objects.visible_to(request.user).filter(state=UploadState.RECEIVING).select_related("case")
         page = self.paginate_queryset(unfinished)
         return self.get_paginated_response(UploadSerializer(page, many=True).data)
 
@@ -119,7 +119,9 @@ class UploadsView(TusView):
     def post(self, request: Request) -> Response:
         """Announces a file (tus creation)."""
         if int(request.META.get("CONTENT_LENGTH") or 0):
-            raise UnsupportedMediaType(request.content_type, "Announce the upload first, then send its bytes with PATCH.")
+            raise UnsupportedMediaType(
+                request.content_type, "Announce the upload first, then send its bytes with PATCH."
+            )
         facts = _metadata(request.headers.get("Upload-Metadata", ""))
         upload = uploads.start_upload(
             owner=request.user,

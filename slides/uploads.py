@@ -77,7 +77,9 @@ def start_upload(
     if claimed_sha256 and not _SHA256.fullmatch(claimed_sha256):
         raise UploadRefused("The checksum that came with the file is not a SHA-256.")
     if length > settings.UPLOAD_MAX_BYTES:
-        raise UploadTooLarge(f"The file has {_gb(length)}; the largest that is taken is {_gb(settings.UPLOAD_MAX_BYTES)}.")
+        raise UploadTooLarge(
+            f"The file has {_gb(length)}; the largest that is taken is {_gb(settings.UPLOAD_MAX_BYTES)}."
+        )
     with transaction.atomic():
         _one_at_a_time()  # two uploads must not reserve the same space
         _check_space(owner=owner, length=length)
@@ -220,9 +222,7 @@ def _check_piece(upload: Upload, *, offset: int, size: int) -> None:
         upload.offset = there
         upload.save(update_fields=["offset", "touched_at"])
     if offset != upload.offset:
-        raise UploadConflict(
-            f"The upload goes on at byte {upload.offset}, not at {offset}.", offset=upload.offset
-        )
+        raise UploadConflict(f"The upload goes on at byte {upload.offset}, not at {offset}.", offset=upload.offset)
     if offset + size > upload.length:
         raise UploadTooLarge(f"The file was announced with {upload.length} bytes; more were sent.")
     free, _ = ingest.storage_left()
@@ -249,7 +249,9 @@ def _write_pieces(upload: Upload, *, size: int, stream: Stream) -> None:
                     uncounted_since = time.monotonic()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull("The storage is full. What was sent is kept; go on when there is room again.") from error
+                raise StorageFull(
+                    "The storage is full. What was sent is kept; go on when there is room again."
+                ) from error
             log.info("Upload %s broke off at byte %d: %s", upload.pk, position, error)  # the connection; kept below
         finally:
             if position > upload.offset:
@@ -433,5 +435,3 @@ _running_digests = _RunningDigests()
 
 def _gb(count: int) -> str:
     return f"{count / 2**30:.1f} GB" if count >= 2**30 else f"{count / 2**20:.1f} MB"
-
-

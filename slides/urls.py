@@ -18,9 +18,7 @@ urlpatterns = [
     path(_SLIDE + "scale/", api.ScaleView.as_view(), name="slide-scale"),
     path(_SLIDE + "delete/", api.DeleteView.as_view(), name="slide-delete"),
     path(_SLIDE + "view/", api.ViewingView.as_view(), name="slide-view"),
-    path(
-        _SLIDE + "tiles/<slug:store>/<int:level>/<int:col>_<int:row>.jpg", api.TileView.as_view(), name="slide-tile"
-    ),
+    path(_SLIDE + "tiles/<slug:store>/<int:level>/<int:col>_<int:row>.jpg", api.TileView.as_view(), name="slide-tile"),
     path(_SLIDE + "thumbnail.jpg", api.ThumbnailView.as_view(), name="slide-thumbnail"),
     path(_SLIDE + "associated/<slug:kind>/", api.AssociatedView.as_view(), name="slide-associated"),
     path("api/jobs/<uuid:job_id>/", api.JobView.as_view(), name="api-job"),

@@ -26,7 +26,9 @@ from slides.preparing import prepare
 from slides.wsi import sandbox
 from slides.wsi.properties import SlideProperties
 
-APERIO = "Aperio Image Library v11.0.37\r\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=80|AppMag = 20{mpp}"
+APERIO = (
+    "Aperio Image Library v11.0.37\r\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=80|AppMag = 20{mpp}"
+)
 
 
 @pytest.fixture(autouse=True)

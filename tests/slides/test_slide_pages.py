@@ -46,12 +46,20 @@ def test_a_slide_without_scale_asks_for_it(operator: User, ready_slide: Slide) -
     ready_slide.save()
     client = logged_in(operator)
     assert "enter it before detection can run" in client.get("/slides/").content.decode()
-    assert f'data-api="/api/slides/{ready_slide.pk}/scale/"' in client.get(f"/slides/{ready_slide.pk}/").content.decode()
+    assert (
+        f'data-api="/api/slides/{ready_slide.pk}/scale/"' in client.get(f"/slides/{ready_slide.pk}/").content.decode()
+    )
 
 
 def test_the_list_is_filtered_by_state_and_case(operator: User, ready_slide: Slide) -> None:
     client = logged_in(operator)
-    for query, shown in [("", True), ("?state=ready", True), ("?state=failed", False), ("?q=S1", True), ("?q=zz", False)]:
+    for query, shown in [
+        ("", True),
+        ("?state=ready", True),
+        ("?state=failed", False),
+        ("?q=S1", True),
+        ("?q=zz", False),
+    ]:
         page = client.get(f"/slides/{query}").content.decode()
         assert (f"/slides/{ready_slide.pk}/" in page) is shown, query
     assert "No slide matches" in client.get("/slides/?q=zz").content.decode()

@@ -123,13 +123,17 @@ def test_a_wrong_content_type_is_415(tus: Tus) -> None:
 
 
 def test_another_version_of_tus_is_412(tus: Tus) -> None:
-    answer = tus.client.generic("POST", "/api/uploads/", content_type="", headers={"Tus-Resumable": "0.2.2", "Upload-Length": "1"})
+    answer = tus.client.generic(
+        "POST", "/api/uploads/", content_type="", headers={"Tus-Resumable": "0.2.2", "Upload-Length": "1"}
+    )
     assert (answer.status_code, answer["Tus-Version"]) == (412, "1.0.0")
 
 
 @pytest.mark.parametrize("length", ["", "-1", "x", "9" * 30])
 def test_an_upload_without_a_usable_length_is_refused(tus: Tus, length: str) -> None:
-    answer = tus.client.generic("POST", "/api/uploads/", content_type="", headers={"Tus-Resumable": "1.0.0", "Upload-Length": length})
+    answer = tus.client.generic(
+        "POST", "/api/uploads/", content_type="", headers={"Tus-Resumable": "1.0.0", "Upload-Length": length}
+    )
     assert answer.status_code == 400
     assert not Upload.objects.exists()
 
