@@ -27,6 +27,7 @@ from slides import importing, ingest, open_stores, tile_access, viewing
 from slides.enums import AssociatedKind, SlideState
 from slides.errors import ImportRefused
 from slides.models import Slide
+from slides.requester import requester
 from slides.serializers import (
     AcceptedSerializer,
     ErrorSerializer,
@@ -81,7 +82,9 @@ class SlidesView(ListAPIView[Slide]):
 
     def get_queryset(self) -> QuerySet[Slide]:
         slides = (
-            Slide.objects.visible_to(self.request.user).select_related("case", "node").order_by("-created_at", "pk")
+            Slide.objects.visible_to(requester(self.request))
+            .select_related("case", "node")
+            .order_by("-created_at", "pk")
         )
         if accession := self.request.query_params.get("case"):
             slides = slides.filter(case__accession=accession)
@@ -98,7 +101,7 @@ class SlidesView(ListAPIView[Slide]):
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         page = self.paginate_queryset(self.get_queryset()) or []
-        context = {"user": request.user, "jobs": newest_jobs(list(page), kind=JobKind.PREPARE_SLIDE)}
+        context = {"user": requester(request), "jobs": newest_jobs(list(page), kind=JobKind.PREPARE_SLIDE)}
         return self.get_paginated_response(SlideSerializer(page, many=True, context=context).data)
 
 
@@ -107,8 +110,8 @@ class SlideView(APIView):
 
     @extend_schema(operation_id="slides_retrieve", responses=SlideSerializer)
     def get(self, request: Request, slide_id: UUID) -> Response:
-        slide = slide_or_404(request.user, slide_id)
-        context = {"user": request.user, "jobs": newest_jobs([slide], kind=JobKind.PREPARE_SLIDE)}
+        slide = slide_or_404(requester(request), slide_id)
+        context = {"user": requester(request), "jobs": newest_jobs([slide], kind=JobKind.PREPARE_SLIDE)}
         return Response(SlideSerializer(slide, context=context).data)
 
 
@@ -117,8 +120,8 @@ class RetryView(APIView):
 
     @extend_schema(operation_id="slides_retry", request=None, responses={202: AcceptedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, slide_id: UUID) -> Response:
-        slide = slide_or_404(request.user, slide_id)
-        return accepted(ingest.retry(slide_id=slide.pk, actor=request.user, request=request))
+        slide = slide_or_404(requester(request), slide_id)
+        return accepted(ingest.retry(slide_id=slide.pk, actor=requester(request), request=request))
 
 
 class ScaleView(GenericAPIView[Slide]):
@@ -128,10 +131,10 @@ class ScaleView(GenericAPIView[Slide]):
     @extend_schema(operation_id="slides_scale", responses={202: AcceptedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, slide_id: UUID) -> Response:
         """Enters the size of a pixel by hand. Detection starts by itself when it waited for this."""
-        slide = slide_or_404(request.user, slide_id)
+        slide = slide_or_404(requester(request), slide_id)
         entry = self.get_serializer(data=request.data)
         entry.is_valid(raise_exception=True)
-        ingest.correct_scale(slide_id=slide.pk, actor=request.user, request=request, **entry.validated_data)
+        ingest.correct_scale(slide_id=slide.pk, actor=requester(request), request=request, **entry.validated_data)
         return accepted(Job.objects.filter(subject_id=slide.pk, state__in=LIVE).order_by("-created_at").first())
 
 
@@ -141,10 +144,10 @@ class DeleteView(GenericAPIView[Slide]):
 
     @extend_schema(operation_id="slides_delete", responses={202: AcceptedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, slide_id: UUID) -> Response:
-        slide = slide_or_404(request.user, slide_id)
+        slide = slide_or_404(requester(request), slide_id)
         entry = self.get_serializer(data=request.data)
         entry.is_valid(raise_exception=True)
-        ingest.delete_slide(slide_id=slide.pk, actor=request.user, request=request, **entry.validated_data)
+        ingest.delete_slide(slide_id=slide.pk, actor=requester(request), request=request, **entry.validated_data)
         open_stores.forget(str(slide.pk))
         return accepted(None)
 
@@ -169,7 +172,7 @@ class ImportsView(GenericAPIView[Slide]):
                 path=file,
                 accession=wanted["case"],
                 node_label=wanted["node"],
-                actor=request.user,
+                actor=requester(request),
                 hash_now=False,
                 request=request,
             )
@@ -193,11 +196,11 @@ class ViewingView(APIView):
     @extend_schema(operation_id="slides_view", request=None, responses={200: OpenedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, slide_id: UUID) -> Response:
         """Opens the tile path for a minute (HttpOnly cookie); the page repeats this while the slide is shown."""
-        slide = slide_or_404(request.user, slide_id)
+        slide = slide_or_404(requester(request), slide_id)
         if not request.session.session_key:
             raise Http404
         opened = viewing.open_slide(
-            slide=slide, user=request.user, session_key=request.session.session_key, request=request
+            slide=slide, user=requester(request), session_key=request.session.session_key, request=request
         )
         response = Response(
             {
@@ -229,7 +232,7 @@ class TileView(APIView):
         operation_id="slides_tile", responses={(200, "image/jpeg"): OpenApiTypes.BINARY, 304: OpenApiResponse()}
     )
     def get(self, request: Request, slide_id: UUID, store: str, level: int, col: int, row: int) -> HttpResponse:
-        slide = slide_or_404(request.user, slide_id)
+        slide = slide_or_404(requester(request), slide_id)
         if slide.state != SlideState.READY or store != slide.store:
             raise Http404
         try:
@@ -254,7 +257,7 @@ class ThumbnailView(APIView):
 
     @extend_schema(operation_id="slides_thumbnail", responses={(200, "image/jpeg"): OpenApiTypes.BINARY})
     def get(self, request: Request, slide_id: UUID) -> HttpResponse:
-        slide = slide_or_404(request.user, slide_id)
+        slide = slide_or_404(requester(request), slide_id)
         if slide.state != SlideState.READY:
             raise Http404
         try:
@@ -272,7 +275,7 @@ class AssociatedView(APIView):
 
     @extend_schema(operation_id="slides_associated", responses={(200, "image/png"): OpenApiTypes.BINARY})
     def get(self, request: Request, slide_id: UUID, kind: str) -> HttpResponse:
-        slide = slide_or_404(request.user, slide_id)
+        slide = slide_or_404(requester(request), slide_id)
         if kind not in AssociatedKind.values or not slide.associated_images.filter(kind=kind).exists():
             raise Http404
         try:
@@ -282,7 +285,7 @@ class AssociatedView(APIView):
         with transaction.atomic():
             record(
                 EventKind.ASSOCIATED_VIEWED,
-                actor=request.user,
+                actor=requester(request),
                 subject=slide,
                 case_id=slide.case_id,
                 slide_id=slide.pk,
@@ -307,7 +310,7 @@ class JobView(APIView):
 
     @extend_schema(operation_id="jobs_retrieve", responses=JobSerializer)
     def get(self, request: Request, job_id: UUID) -> Response:
-        return Response(JobSerializer(job_or_404(request.user, job_id)).data)
+        return Response(JobSerializer(job_or_404(requester(request), job_id)).data)
 
 
 class CancelJobView(APIView):
@@ -316,4 +319,4 @@ class CancelJobView(APIView):
     @extend_schema(operation_id="jobs_cancel", request=None, responses={202: AcceptedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, job_id: UUID) -> Response:
         """Asks for the end of a job: a waiting one ends at once, a running one at its next block."""
-        return accepted(ingest.cancel_job(job_id=job_or_404(request.user, job_id).pk))
+        return accepted(ingest.cancel_job(job_id=job_or_404(requester(request), job_id).pk))

@@ -64,14 +64,8 @@ def lock_content(sha256: str) -> None:
 
 def same_content(sha256: str, *, but: UUID | None = None) -> Slide | None:
     """The slide that holds this very file already, if there is one."""
-    return (
-        Slide.objects.present()
-        .filter(sha256=sha256)
-        .exclude(pk=but)
-        .select_related("case", "node")
-        .order_by("created_at")
-        .first()
-    )
+    slides = Slide.objects.present().filter(sha256=sha256).select_related("case", "node").order_by("created_at")
+    return slides.exclude(pk=but).first() if but else slides.first()
 
 
 def duplicate_words(slide: Slide) -> str:

@@ -23,6 +23,7 @@ from jobs.models import Job
 from slides import ingest, viewing
 from slides.enums import ScaleState, SlideState, UploadState
 from slides.models import Case, Slide, Upload
+from slides.requester import requester
 from slides.serializers import newest_jobs
 
 PER_PAGE = 50
@@ -38,7 +39,7 @@ def for_roles(*roles: Role) -> Callable[[Page], Page]:
     def decorate(page: Page) -> Page:
         @wraps(page)
         def checked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            if not request.user.has_role(*roles):
+            if not requester(request).has_role(*roles):
                 raise PermissionDenied
             return page(request, *args, **kwargs)
 
@@ -78,7 +79,7 @@ def rows_of(slides: list[Slide]) -> list[SlideRow]:
 @require_GET
 @for_roles(Role.OPERATOR, Role.ADMINISTRATOR)
 def slide_list(request: HttpRequest) -> HttpResponse:
-    everything = Slide.objects.visible_to(request.user)
+    everything = Slide.objects.visible_to(requester(request))
     chosen = _chosen(request, everything)
     page = Paginator(chosen.select_related("case", "node").order_by("-created_at", "pk"), PER_PAGE).get_page(
         request.GET.get("page")
@@ -97,8 +98,10 @@ def slide_list(request: HttpRequest) -> HttpResponse:
             "all_count": sum(counts.values()),
             "state": request.GET.get("state", ""),
             "q": request.GET.get("q", ""),
-            "cases": Case.objects.visible_to(request.user).order_by("-created_at")[:MOST_CASES_OFFERED],
-            "refused": Upload.objects.visible_to(request.user).filter(state=UploadState.REFUSED).select_related("case"),
+            "cases": Case.objects.visible_to(requester(request)).order_by("-created_at")[:MOST_CASES_OFFERED],
+            "refused": Upload.objects.visible_to(requester(request))
+            .filter(state=UploadState.REFUSED)
+            .select_related("case"),
             "import_folders": settings.IMPORT_FOLDERS,
             "free_bytes": free,
             "whole_bytes": whole,
@@ -146,7 +149,7 @@ def look(request: HttpRequest, slide_id: UUID) -> HttpResponse:
         return render(request, "slides/not_ready.html", {"slide": slide}, status=409)
     boot = {
         "mode": "look",
-        "user": {"name": str(request.user), "roles": list(request.user.roles)},
+        "user": {"name": str(requester(request)), "roles": list(requester(request).roles)},
         "csrf": get_token(request),
         "version": settings.VERSION,
         "slide_id": str(slide.pk),
@@ -159,12 +162,12 @@ def look(request: HttpRequest, slide_id: UUID) -> HttpResponse:
 
 
 def _back(request: HttpRequest, slide: Slide) -> str:
-    may_list = request.user.has_role(Role.OPERATOR, Role.ADMINISTRATOR)
+    may_list = requester(request).has_role(Role.OPERATOR, Role.ADMINISTRATOR)
     return reverse("slide", args=[slide.pk]) if may_list else reverse("home")
 
 
 def _slide_or_404(request: HttpRequest, slide_id: UUID) -> Slide:
-    slide = viewing.visible_slide(request.user, slide_id)
+    slide = viewing.visible_slide(requester(request), slide_id)
     if slide is None:
         raise Http404
     return slide

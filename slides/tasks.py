@@ -9,6 +9,6 @@ from slides.ingest import preparation_ended_badly
 from slides.preparing import prepare
 
 
-@shared_task(name="slides.prepare_slide")
+@shared_task(name="slides.prepare_slide")  # type: ignore[untyped-decorator]  # celery publishes no types
 def prepare_slide(job_id: str) -> None:
     run(job_id=UUID(job_id), handler=prepare, on_ended_badly=preparation_ended_badly)

@@ -42,7 +42,8 @@ def iiif_tile(levels: Sequence[Level], name: str) -> tuple[int, int, int]:
     found = _IIIF_TILE.fullmatch(name)
     if found is None:
         raise KeyError(name)
-    x0, y0, width0, height0, width, height = (int(part) if part else None for part in found.groups())
+    x0, y0, width0, height0, width = (int(part) for part in found.groups()[:5])
+    height = int(found.group(6)) if found.group(6) else None
     for level in levels:
         factor = int(level.downsample)
         if factor != level.downsample or x0 % (level.tile_width * factor) or y0 % (level.tile_height * factor):

@@ -23,6 +23,7 @@ from slides import uploads
 from slides.enums import UploadState
 from slides.errors import UploadRefused
 from slides.models import Upload
+from slides.requester import requester
 from slides.serializers import ErrorSerializer, UploadSerializer
 
 VERSION = "1.0.0"
@@ -70,7 +71,7 @@ class TusView(GenericAPIView[Upload]):
         patch_cache_control(response, private=True, no_store=True)
         return response
 
-    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> Response:
         return Response(
             status=204,
             headers={
@@ -81,7 +82,7 @@ class TusView(GenericAPIView[Upload]):
         )
 
     def own(self, upload_id: UUID) -> Upload:
-        upload = Upload.objects.visible_to(self.request.user).filter(pk=upload_id).first()
+        upload = Upload.objects.visible_to(requester(self.request)).filter(pk=upload_id).first()
         if upload is None:
             raise NotFound
         return upload
@@ -91,7 +92,9 @@ class UploadsView(TusView):
     @extend_schema(operation_id="uploads_list")
     def get(self, request: Request) -> Response:
         """One's own unfinished uploads, newest first."""
-        unfinished = Upload.objects.visible_to(request.user).filter(state=UploadState.RECEIVING).select_related("case")
+        unfinished = (
+            Upload.objects.visible_to(requester(request)).filter(state=UploadState.RECEIVING).select_related("case")
+        )
         page = self.paginate_queryset(unfinished)
         return self.get_paginated_response(UploadSerializer(page, many=True).data)
 
@@ -124,7 +127,7 @@ class UploadsView(TusView):
             )
         facts = _metadata(request.headers.get("Upload-Metadata", ""))
         upload = uploads.start_upload(
-            owner=request.user,
+            owner=requester(request),
             length=_number(request, "Upload-Length"),
             file_name=facts.get("filename", ""),
             accession=facts.get("case", ""),
@@ -180,7 +183,7 @@ class UploadView(TusView):
     @extend_schema(operation_id="uploads_cancel", parameters=[_TUS_HEADER], responses={204: None, 409: ErrorSerializer})
     def delete(self, request: Request, upload_id: UUID) -> Response:
         """Gives the upload up (tus termination)."""
-        uploads.cancel_upload(upload_id=self.own(upload_id).pk, actor=request.user, request=request)
+        uploads.cancel_upload(upload_id=self.own(upload_id).pk, actor=requester(request), request=request)
         return Response(status=204)
 
 
@@ -191,7 +194,7 @@ class DismissUploadView(TusView):
     @extend_schema(operation_id="uploads_dismiss", request=None, responses={204: None, 409: ErrorSerializer})
     def post(self, request: Request, upload_id: UUID) -> Response:
         """The same as DELETE, for the page's buttons: gives up an unfinished upload, clears away a refused one."""
-        uploads.cancel_upload(upload_id=self.own(upload_id).pk, actor=request.user, request=request)
+        uploads.cancel_upload(upload_id=self.own(upload_id).pk, actor=requester(request), request=request)
         return Response(status=204)
 
 
