@@ -1,0 +1,11 @@
+"""Who asks: the person of a request that its permission class, or login_required, let through."""
+
+from django.http import HttpRequest
+from rest_framework.request import Request
+
+from accounts.models import User
+
+
+def requester(request: HttpRequest | Request) -> User:
+    assert isinstance(request.user, User), "a view without permission classes"
+    return request.user
