@@ -18,6 +18,7 @@ from audit_trail.enums import EventKind, Outcome
 from audit_trail.export import trail_csv
 from audit_trail.models import Checkpoint, Event
 from audit_trail.recording import record
+from audit_trail.visible_events import without_hidden
 
 PER_PAGE = 100
 
@@ -56,7 +57,7 @@ class TrailFilter(forms.Form):
 def trail(request: HttpRequest) -> HttpResponse:
     _check_auditor(request)
     form = TrailFilter(request.GET)
-    events = form.events()
+    events = without_hidden(request.user, form.events())
     page = Paginator(events, PER_PAGE).get_page(request.GET.get("page"))
     shown = {"filter": form.described(), "page": page.number}
     response = render(
@@ -80,7 +81,7 @@ def trail(request: HttpRequest) -> HttpResponse:
 def trail_export(request: HttpRequest) -> HttpResponse:
     _check_auditor(request)
     form = TrailFilter(request.GET)
-    data, digest = trail_csv(form.events().order_by("seq").iterator(chunk_size=2000))
+    data, digest = trail_csv(without_hidden(request.user, form.events()).order_by("seq").iterator(chunk_size=2000))
     with transaction.atomic():
         details = {"filter": form.described(), "sha256": digest, "bytes": len(data)}
         record(EventKind.TRAIL_EXPORTED, actor=request.user, details=details, request=request)
