@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import openslide
-from PIL import Image
+from PIL import Image, ImageCms
 
 from slides.wsi import dicom, tiff_walk
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
@@ -196,7 +196,17 @@ def _open(path: Path) -> _Opened:
         slide = OpenSlideSource(path)
     except openslide.OpenSlideError as error:
         return _open_tiff(path, layout, openslide_said=str(error))
+    if _openslide_sees_less(slide, layout):
+        slide.close()
+        return _open_tiff(path, layout, openslide_said="")
     return _described_by_openslide(path, slide, layout)
+
+
+def _openslide_sees_less(source: OpenSlideSource, layout: tiff_walk.TiffLayout) -> bool:
+    """OME-TIFF: its lower levels and its pixel size lie where OpenSlide's plain TIFF reader does not look."""
+    if source.slide.properties.get("openslide.vendor") != "generic-tiff":
+        return False
+    return "<OME" in layout.main[0].description[:4000] or len(levels_of(layout)) > len(source.levels)
 
 
 def _file_of(path: Path) -> Path:
@@ -273,8 +283,8 @@ def _described_by_openslide(path: Path, source: OpenSlideSource, layout: tiff_wa
     if layout is not None and scale.state is ScaleState.MISSING:
         scale = scale_of_tiff(layout)
     pixels, pass_through = _fast_source(path, source, tiff_levels, vendor)
-    if orientation != 1:
-        pixels = UprightSource(pixels, orientation)
+    if orientation != 1 and layout is not None:
+        pixels = _upright(path, layout, orientation)  # OpenSlide mirrors each tile in itself here
     properties = _properties(
         openslide.OpenSlide.detect_format(path) or vendor,
         vendor,
@@ -326,8 +336,8 @@ def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str)
         return _open_with_large_image(path, said=f"{error}; {openslide_said}")
     source, pass_through = _fast_source(path, slow, levels, "TIFF")
     if first.orientation != 1:
-        source = UprightSource(source, first.orientation)
-    icc = first.raw(tiff_walk.ICC_PROFILE)
+        source = _upright(path, layout, first.orientation)
+    icc = _usable_icc(first.raw(tiff_walk.ICC_PROFILE))
     properties = _properties(
         "ome-tiff" if "<OME" in first.description[:4000] else "tiff",
         first.text(tiff_walk.MAKE) or "unknown",
@@ -336,11 +346,14 @@ def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str)
         objective=objective_from_description(first.description),
         associated=tuple(label_and_macro(layout)),
         scanner=first.text(tiff_walk.MODEL),
-        icc=0 < len(icc) <= LARGEST_ICC_BYTES,
+        icc=bool(icc),
         orientation=first.orientation,
     )
-    icc = icc if properties.icc else b""
     return _Opened(properties, source, levels, pass_through, icc, None, layout)
+
+
+def _upright(path: Path, layout: tiff_walk.TiffLayout, orientation: int) -> LevelSource:
+    return UprightSource(TiffSource(path, levels_of(layout)), orientation)
 
 
 def _turned_scale(scale: Scale, orientation: int) -> Scale:
@@ -348,13 +361,22 @@ def _turned_scale(scale: Scale, orientation: int) -> Scale:
 
 
 def _icc_of(slide: openslide.OpenSlide) -> bytes:
-    """The colour profile; a monstrous or unreadable one is left out, which changes colours slightly and nothing else."""
     try:
         profile = slide.color_profile
-    except (openslide.OpenSlideError, OSError):
+    except (openslide.OpenSlideError, ImageCms.PyCMSError):
         return b""
-    data = profile.tobytes() if profile is not None else b""
-    return data if len(data) <= LARGEST_ICC_BYTES else b""
+    return _usable_icc(profile.tobytes() if profile is not None else b"")
+
+
+def _usable_icc(data: bytes) -> bytes:
+    """A monstrous or unreadable colour profile is left out: that changes colours slightly and nothing else."""
+    if not 0 < len(data) <= LARGEST_ICC_BYTES:
+        return b""
+    try:
+        ImageCms.ImageCmsProfile(io.BytesIO(data))
+    except (ImageCms.PyCMSError, OSError):
+        return b""
+    return data
 
 
 def _properties(

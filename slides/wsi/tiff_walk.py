@@ -217,9 +217,17 @@ class _Walk:
         self.directories.append(directory)
         self.check(directory)
         if parent is None:
-            for child in directory.numbers(SUB_IFDS):
-                self.follow(int(child), parent=directory.index)
+            self.children(directory)
         return int(self.unpack(next_format, offset + count_size + count * entry_size)[0])
+
+    def children(self, directory: TiffDirectory) -> None:
+        """SubIFDs are a list or a chain; some writers chain what they also list, so a list is not followed further."""
+        listed = directory.numbers(SUB_IFDS)
+        if listed.size == 1:
+            self.follow(int(listed[0]), parent=directory.index)
+        else:
+            for child in listed:
+                self.directory(int(child), parent=directory.index)
 
     def entries(self, table: bytes, entry_size: int) -> Iterator[tuple[int, _Entry]]:
         inline_size = 8 if self.big else 4

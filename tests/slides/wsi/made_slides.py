@@ -41,7 +41,7 @@ def write_jpeg_tiff(
         for level in range(levels):
             file.write(
                 rgb,
-                photometric="rgb" if rgb_jpeg else "ycbcr",
+                photometric="rgb",
                 compression="jpeg",
                 compressionargs={"level": 90, "outcolorspace": "rgb"} if rgb_jpeg else {"level": 90},
                 subsampling=(1, 1),
