@@ -25,6 +25,7 @@ export function ask(options: {
       ? null
       : h("button", { type: "button", class: "button", onclick: () => dialog.close("") }, options.cancel ?? "Cancel");
   dialog.append(h("div", { class: "dialog-actions" }, cancel, ...buttons));
+  (cancel ?? buttons[0])?.focus();
   return closed.then((value) => value || null);
 }
 
@@ -34,7 +35,9 @@ export function openDialog(title: string, body: Child[], wide = false): { dialog
   const heading = h("h2", { id: `dialog-${Math.random().toString(36).slice(2)}` }, title);
   const dialog = h("dialog", { class: wide ? "wide" : "", "aria-labelledby": heading.id }, h("div", { class: "dialog-body" }, heading, ...body));
   document.body.append(dialog);
+  dialog.tabIndex = -1;
   dialog.showModal();
+  dialog.focus(); // not the first button: Enter by habit must not choose anything
   const closed = new Promise<string>((resolve) => {
     dialog.addEventListener("close", () => {
       dialog.remove();

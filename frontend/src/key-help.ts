@@ -8,7 +8,7 @@ export function showKeyHelp(keys: Keys, onChange: () => void): void {
   const list = h("div", {});
   const problem = h("p", { class: "field-error", role: "status" });
   const draw = () => {
-    list.replaceChildren(...groups(keys.valid()).map(([group, commands]) => section(group, commands)));
+    list.replaceChildren(...groups(keys.valid().filter((command) => !command.unlisted)).map(([group, commands]) => section(group, commands)));
     onChange();
   };
   const section = (group: string, commands: Command[]) =>
@@ -87,7 +87,7 @@ export function drawFoot(place: HTMLElement, keys: Keys): void {
     byOrder.set(command.foot!.order, [...(byOrder.get(command.foot!.order) ?? []), command]);
   }
   const notes = [...byOrder.values()].map((some) =>
-    h("span", {}, ...some.map((command) => h("kbd", {}, keyInWords(keys.keyOf(command)))), some[0]!.foot!.words),
+    h("span", {}, ...some.map((command) => h("kbd", {}, keyInWords(keys.keyOf(command)))), some.at(-1)!.foot!.words),
   );
   if (keys.settings.off) notes.unshift(h("span", {}, "Single keys are switched off (menu Keys)."));
   place.replaceChildren(...notes);

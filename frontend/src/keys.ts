@@ -19,7 +19,9 @@ export interface Command {
   release?: () => void;
   /** A held key may act again and again: moving may, deciding must not. */
   repeats?: boolean;
-  /** Shown in the foot of the page, in this order. */
+  /** A second key for what is listed already. */
+  unlisted?: boolean;
+  /** Shown in the foot of the page in this order; commands of one order share the words of the last. */
   foot?: { order: number; words: string };
 }
 

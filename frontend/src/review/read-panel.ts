@@ -37,7 +37,7 @@ export function mountReadPanel(side: HTMLElement, store: Store<ReadView>, acts: 
   const marks = h("section", { "aria-label": "Own lesions" });
   const others = h("div", {});
   const foot = h("div", { class: "side-foot" });
-  side.replaceChildren(h("div", { class: "side-scroll" }, phase, call, ai, marks, others), foot);
+  side.replaceChildren(h("div", { class: "side-scroll" }, phase, ai, call, marks, others), foot);
   const aiPart = mountAiPart(ai, acts);
   let selectedBefore: string | null = null;
 
@@ -114,7 +114,7 @@ function mountAiPart(place: HTMLElement, acts: ReadPanelActs): (value: ReadView)
   let gallery: Gallery | null = null;
   const summary = h("section", { "aria-label": "AI result" });
   const decide = h("div", {});
-  const list = h("div", {});
+  const list = h("div", { class: "lesion-scroll" });
   return (value) => {
     const { state, ai } = value;
     if (!state.ai_allowed) return;
@@ -130,7 +130,7 @@ function mountAiPart(place: HTMLElement, acts: ReadPanelActs): (value: ReadView)
       gallery = new Gallery(ai.lesions, acts.onSelect);
       summary.replaceChildren(h("h2", {}, "AI result"), aiSummary(ai.run));
       const lesions = h("section", { "aria-label": "AI lesions" }, h("h2", {}, "Lesions, strongest first"), gallery.element, decide, list);
-      place.replaceChildren(lesions, ai.layers.element, summary);
+      place.replaceChildren(...(ai.run.status === "complete" && ai.run.tissue.failed === 0 ? [lesions, ai.layers.element, summary] : [summary, lesions, ai.layers.element]));
     }
     const decisions = shownDecisions(value);
     gallery?.select(value.selected);

@@ -105,3 +105,18 @@ export function tissueCells(rgba: Uint8ClampedArray, width: number, height: numb
   }
   return Uint8Array.from(sums, (sum, i) => (sum * 4 >= Math.max(1, counts[i] as number) ? 1 : 0));
 }
+
+/** Mean colour of the bright, colourless pixels of the thumbnail (RGBA); null where there is hardly any glass. */
+export function glassColour(rgba: Uint8ClampedArray): string | null {
+  let [red, green, blue, count] = [0, 0, 0, 0];
+  for (let at = 0; at < rgba.length; at += 4) {
+    const [r, g, b] = [rgba[at] as number, rgba[at + 1] as number, rgba[at + 2] as number];
+    if (Math.min(r, g, b) < 215 || Math.max(r, g, b) - Math.min(r, g, b) > 12) continue;
+    red += r;
+    green += g;
+    blue += b;
+    count += 1;
+  }
+  if (count * 20 * 4 < rgba.length) return null;
+  return `rgb(${Math.round(red / count)} ${Math.round(green / count)} ${Math.round(blue / count)})`;
+}

@@ -118,11 +118,13 @@ export class HeatLayer {
     const line = new Path2D();
     line.addPath(this.#contour, new DOMMatrix([grid.cellX0 * frame.scale, 0, 0, grid.cellY0 * frame.scale, grid.x0 * frame.scale + frame.dx, grid.y0 * frame.scale + frame.dy]));
     context.lineJoin = context.lineCap = "round";
+    // Thinner where cells are a pixel or two: a ragged border would else close to a black band.
+    const core = Math.max(0.5, Math.min(1.3, (grid.cellX0 * frame.scale) / 4));
     context.strokeStyle = "rgb(255 255 255 / 85%)";
-    context.lineWidth = 3;
+    context.lineWidth = core * 2.5;
     context.stroke(line);
     context.strokeStyle = "#1b1f21";
-    context.lineWidth = 1.2;
+    context.lineWidth = core;
     context.stroke(line);
   }
 }

@@ -41,6 +41,7 @@ export class SlideView {
     readonly options: SlideViewOptions,
   ) {
     this.#levels = coarseToFine(options.descriptor);
+    keepOutInlineStyle();
     const place = h("div", { class: "stage-slide" });
     this.overlay = h("canvas", { class: "stage-overlay", "aria-hidden": "true" });
     stage.prepend(place, this.overlay);
@@ -333,6 +334,12 @@ export class SlideView {
     }
     context.restore();
   }
+}
+
+/** OpenSeadragon writes a style element unless one with this mark is there; the Content-Security-Policy refuses it, loudly. */
+function keepOutInlineStyle(): void {
+  const mark = "data-openseadragon-mobile-css";
+  if (!document.querySelector(`style[${mark}]`)) document.head.append(h("style", { [mark]: "true", type: "text/plain" }));
 }
 
 function add<T>(set: Set<T>, listener: T): () => void {

@@ -3,7 +3,7 @@
 import { h, listen } from "../dom";
 import { ApiError, LoggedOut } from "../http";
 import type { Command } from "../keys";
-import { Coverage, DWELL_MS, tissueCells } from "./coverage";
+import { Coverage, DWELL_MS, glassColour, tissueCells } from "./coverage";
 import type { StagePoint } from "./geometry";
 import { Minimap } from "./minimap";
 import { isDigitalZoom, magnificationInWords, nextStop, presetScale, PRESETS, PRESETS_WITHOUT_SCALE, scaleBar } from "./scale";
@@ -134,6 +134,9 @@ function watchThumbnail(thumb: HTMLImageElement, minimap: Minimap, coverage: Cov
     context.drawImage(thumb, 0, 0);
     const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
     coverage.setTissue(tissueCells(pixels.data, canvas.width, canvas.height, coverage.cols, coverage.rows));
+    // The stage takes the glass's own colour, so that the edge of the scan is no contrast of its own.
+    const glass = glassColour(pixels.data);
+    if (glass) view.stage.style.setProperty("--stage", glass);
     minimap.draw();
   };
   if (thumb.complete && thumb.naturalWidth) use();
@@ -252,7 +255,7 @@ function movementCommands(view: SlideView, minimap: Minimap, mpp: number | null)
     ...presets,
     { id: "whole-slide", key: "0", words: "Whole slide", group: "Move", run: () => view.home(), foot: { order: 81, words: "whole slide" } },
     { id: "zoom-in", key: "+", words: "Zoom in", group: "Move", repeats: true, run: () => view.zoomTo(nextStop(view.targetFrame().scale, mpp, 1)) },
-    { id: "zoom-in-unshifted", key: "=", words: "Zoom in", group: "Move", repeats: true, run: () => view.zoomTo(nextStop(view.targetFrame().scale, mpp, 1)) },
+    { id: "zoom-in-unshifted", key: "=", words: "Zoom in", group: "Move", repeats: true, unlisted: true, run: () => view.zoomTo(nextStop(view.targetFrame().scale, mpp, 1)) },
     { id: "zoom-out", key: "-", words: "Zoom out", group: "Move", repeats: true, run: () => view.zoomTo(nextStop(view.targetFrame().scale, mpp, -1)) },
     ...pans,
     {
