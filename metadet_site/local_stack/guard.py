@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 
-from metadet_site.local_stack import processes
+from metadet_site.local_stack import processes, sweeper
 from metadet_site.local_stack.errors import LocalStackError
 from metadet_site.local_stack.home import REPOSITORY, open_home, take_lock, withdraw
 
@@ -34,7 +34,6 @@ def main(arguments: list[str]) -> int:
     if arguments:
         print(USAGE)
         return 0 if {"-h", "--help"} & set(arguments) else 2
-    processes.adopt_orphans()
     if os.environ.get("METADET_DIE_WITH_PARENT"):  # set by `make run`: a killed make takes its stack along
         processes.die_with_parent(by=signal.SIGTERM, parent=os.getppid())
     try:
@@ -45,9 +44,11 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    withdraw(home)  # of a start that was killed together with its guard
+    withdraw(home)  # of a start that was killed with all its watch
+    mark, watched = sweeper.start(home)
+    processes.adopt_orphans()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the handlers that pass them on are there
-    supervisor = _start_supervisor(lock=lock)
+    supervisor = _start_supervisor(lock=lock, mark=mark, watched=watched)
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, _frame: processes.send(supervisor.pid, signal.Signals(number)))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -63,12 +64,13 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _start_supervisor(*, lock: int) -> "subprocess.Popen[bytes]":
+def _start_supervisor(*, lock: int, mark: str, watched: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", "metadet_site.local_stack.up", str(lock)],
         cwd=REPOSITORY,
         stdin=subprocess.DEVNULL,
-        pass_fds=[lock],
+        pass_fds=[lock, watched],  # `watched` ends with the last of the two: see the sweeper
+        env={**os.environ, sweeper.MARK: mark},
         preexec_fn=processes.before_exec(death_signal=signal.SIGTERM),
     )
 

@@ -150,7 +150,10 @@ def make_socket_folder() -> Path:
 
 def publish(home: Home, environment: dict[str, str], *, socket_folder: Path) -> None:
     """Lets commands in another terminal reach this stack (see `published`). Readable for the owner alone."""
-    content = json.dumps({"environment": environment, "socket_folder": str(socket_folder)}, indent=1)
+    content = json.dumps(
+        {"environment": environment, "socket_folder": str(socket_folder), "mark": os.environ.get("METADET_STACK", "")},
+        indent=1,
+    )
     home.running.unlink(missing_ok=True)
     write_secret_once(home.running, content)
 
@@ -164,10 +167,13 @@ def published(folder: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in environment.items()}
 
 
-def withdraw(home: Home) -> None:
-    """Removes what `publish` wrote and the socket folder it names."""
+def withdraw(home: Home, *, of: str | None = None) -> None:
+    """Removes what `publish` wrote and the socket folder it names; with `of` only what the stack of that mark wrote."""
     with contextlib.suppress(OSError, ValueError, KeyError):
-        socket_folder = Path(json.loads(home.running.read_text())["socket_folder"])
+        running = json.loads(home.running.read_text())
+        if of is not None and running["mark"] != of:
+            return
+        socket_folder = Path(running["socket_folder"])
         if socket_folder.name.startswith("metadet-"):
             shutil.rmtree(socket_folder, ignore_errors=True)
-    home.running.unlink(missing_ok=True)
+        home.running.unlink()

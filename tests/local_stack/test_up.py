@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -136,8 +137,8 @@ def parent_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def start(parent_folder: Path) -> Iterator[Callable[..., Stack]]:
+@contextlib.contextmanager
+def stacks(parent_folder: Path) -> Iterator[Callable[..., Stack]]:
     """Starts stacks and ends them, whatever the test did."""
     started: list[Stack] = []
 
@@ -153,53 +154,63 @@ def start(parent_folder: Path) -> Iterator[Callable[..., Stack]]:
             processes.send(pid, signal.SIGKILL)
 
 
+@pytest.fixture
+def start(parent_folder: Path) -> Iterator[Callable[..., Stack]]:
+    with stacks(parent_folder) as starter:
+        yield starter
+
+
+@pytest.fixture(scope="module")
+def stack(parent_folder: Path) -> Iterator[Stack]:
+    """One stack for the tests from here to the one that kills its supervisor: each start costs seconds."""
+    with stacks(parent_folder) as starter:
+        stack = starter()
+        stack.wait_until_up()
+        yield stack
+
+
 def assert_nothing_left(stack: Stack, *, of: set[int]) -> None:
     wait_until(
         lambda: not alive(of) and not with_words_in_environment(str(stack.home)), what="the end of all", patience_s=40
     )
 
 
-def test_it_comes_up_heals_and_stops_clean(start: Callable[..., Stack]) -> None:
-    stack = start()
-    stack.wait_until_up()
+def test_it_serves_a_page_and_runs_every_part(stack: Stack) -> None:
     assert stack.page_status() == 200
     assert all(stack.child(name) for name in CHILDREN)
 
-    # a second one on the same home is refused in words and harms nothing
+
+def test_a_second_one_on_the_same_home_is_refused_in_words(stack: Stack) -> None:
     second = Stack(stack.home)
     assert second.guard.wait(timeout=60) == 1
     assert f"already runs in {stack.home} (process {stack.guard.pid})" in second.said()
+    assert stack.page_status() == 200
 
-    # the web server and the workers hold the product's password, not the owner's
-    owner_url = published(stack.home)["METADET_DATABASE_OWNER_URL"]
-    for name in ("web", "ingest", "detect", "scheduler"):
-        environment = Path(f"/proc/{stack.child(name)}/environ").read_bytes()
-        assert b"metadet_app:" in environment
-        assert owner_url.encode() not in environment
 
-    # any child, killed -9, comes back by itself, and what depends on it works again
-    for name in CHILDREN:
-        before, after = stack.kill(name)
-        assert before != after
-    wait_until(lambda: all(stack.ready_again(name) for name in CHILDREN), what="all ready again", patience_s=90)
+@pytest.mark.parametrize("name", ["web", "ingest", "detect", "scheduler"])
+def test_the_product_is_given_its_own_password_and_not_the_owners(stack: Stack, name: str) -> None:
+    environment = Path(f"/proc/{stack.child(name)}/environ").read_bytes()
+    assert b"metadet_app:" in environment
+    assert b"metadet_owner" not in environment
+
+
+@pytest.mark.parametrize("name", CHILDREN)
+def test_a_killed_child_comes_back(stack: Stack, name: str) -> None:
+    before, after = stack.kill(name)
+    assert before != after
+    wait_until(lambda: stack.ready_again(name), what=f"{name} is ready again", patience_s=90)
+
+
+def test_after_all_those_kills_all_parts_work_together(stack: Stack) -> None:
     wait_until(lambda: stack.page_status() == 200, what="a page")
     sockets = stack.sockets()
     assert sockets is not None
     assert valkey.is_ready(sockets)
-    with psycopg.connect(owner_url) as connection:
+    with psycopg.connect(published(stack.home)["METADET_DATABASE_OWNER_URL"]) as connection:
         assert connection.execute("SELECT count(*) > 0 FROM django_migrations").fetchone() == (True,)
 
-    everything = stack.everything()
-    assert stack.stop(signal.SIGTERM) == 0, stack.said()[-3000:]
-    assert "Stopped." in stack.said()
-    assert_nothing_left(stack, of=everything)
-    assert not sockets.exists()
-    assert published(stack.home) == {}
 
-
-def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(start: Callable[..., Stack]) -> None:
-    stack = start()
-    stack.wait_until_up()
+def test_a_killed_supervisor_leaves_nothing(stack: Stack) -> None:
     everything = stack.everything()
     assert len(everything) > len(CHILDREN) + 5  # pool processes, server processes, backends
     sockets = stack.sockets()
@@ -209,11 +220,19 @@ def test_a_killed_supervisor_leaves_nothing_and_the_next_start_works(start: Call
     assert sockets is not None
     assert not sockets.exists()
 
+
+def test_the_next_start_works_and_stops_clean(start: Callable[..., Stack]) -> None:
     again = start()
     again.wait_until_up()
+    assert again.page_status() == 200
     everything = again.everything()
-    assert again.stop(signal.SIGINT) == 0
+    sockets = again.sockets()
+    assert again.stop(signal.SIGTERM) == 0, again.said()[-3000:]
+    assert again.said().endswith("Stopped.\n")
     assert_nothing_left(again, of=everything)
+    assert sockets is not None
+    assert not sockets.exists()
+    assert published(again.home) == {}
 
 
 def test_a_taken_port_is_refused_in_words(start: Callable[..., Stack]) -> None:
@@ -226,6 +245,7 @@ def test_a_taken_port_is_refused_in_words(start: Callable[..., Stack]) -> None:
     assert f"port {port} (METADET_PORT) is used by another program" in stack.said()
 
 
+@pytest.mark.slow
 def test_given_servers_are_used_and_none_is_started(
     start: Callable[..., Stack], database_cluster, tmp_path: Path
 ) -> None:
@@ -264,7 +284,7 @@ def test_whoever_of_the_watch_is_killed_nothing_is_left(start: Callable[..., Sta
     assert_nothing_left(stack, of=everything)
     again = start()
     again.wait_until_up()
-    assert again.stop() == 0
+    assert again.stop(signal.SIGINT) == 0
 
 
 @pytest.mark.slow
@@ -281,8 +301,6 @@ def test_it_runs_for_an_ordinary_user(start: Callable[..., Stack]) -> None:
 
 @pytest.mark.slow
 def test_thirty_kills_of_any_child_heal(start: Callable[..., Stack]) -> None:
-    import random
-
     stack = start("storm")
     stack.wait_until_up()
     chosen = random.Random(1)
