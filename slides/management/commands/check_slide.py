@@ -4,8 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from slides.wsi.errors import SlideRefused
-from slides.wsi.sandbox import Description, describe
+from slides.wsi.check import QUARANTINED, describe_in_words
 
 
 class Command(BaseCommand):
@@ -20,43 +19,30 @@ class Command(BaseCommand):
         path: Path = options["path"]
         if not path.exists():
             raise CommandError(f"There is no file {path}.")
-        try:
-            found = describe(path)
-        except SlideRefused as refused:
-            answer = {"file": path.name, "verdict": "quarantined", "code": str(refused.code), "reason": refused.message}
-            self.stdout.write(json.dumps(answer) if options["json"] else f"Refused ({refused.code}): {refused.message}")
-            raise SystemExit(1) from refused
+        found = describe_in_words(path)
         if options["json"]:
-            self.stdout.write(json.dumps(_as_json(path, found)))
+            self.stdout.write(json.dumps(found))
         else:
-            self._say(path, found)
-
-    def _say(self, path: Path, found: Description) -> None:
-        slide = found.properties
-        scale = f"{slide.mpp_x:.4f} x {slide.mpp_y:.4f} um per pixel" if slide.mpp_x and slide.mpp_y else "no scale"
-        self.stdout.write(f"{path.name}: {slide.format}, {slide.width:,} x {slide.height:,} pixels")
-        self.stdout.write(f"Scale: {scale}, {slide.scale_state} (from {slide.mpp_source})")
-        if slide.scale_state != "ok":
-            self.stdout.write("Viewable, but nothing is measured or detected until an operator enters the scale.")
-        for level in slide.levels:
-            self.stdout.write(
-                f"  level {level.index}: {level.width:,} x {level.height:,}, 1/{level.downsample:g}, "
-                f"tiles {level.tile_width} x {level.tile_height}"
-            )
-        how = "" if found.store.kind == "pass_through" else "converted once, because "
-        self.stdout.write(f"Tiles: {how}{found.store.reason}.")
-        if slide.associated:
-            self.stdout.write(f"Associated images: {', '.join(slide.associated)}")
+            for line in _lines(found):
+                self.stdout.write(line)
+        if found["state"] == QUARANTINED:
+            raise SystemExit(1)
 
 
-def _as_json(path: Path, found: Description) -> dict[str, Any]:
-    return {
-        "file": path.name,
-        "verdict": "ready",
-        "properties": found.properties.to_json(),
-        "tiles": {
-            "kind": found.store.kind,
-            "reason": found.store.reason,
-            "side_pyramid": found.store.side_pyramid,
-        },
-    }
+def _lines(found: dict[str, Any]) -> list[str]:
+    if found["state"] == QUARANTINED:
+        return [f"{found['file']}: refused ({found['code']}). {found['reason']}"]
+    scale = f"{found['mpp_x']:.4f} x {found['mpp_y']:.4f} um per pixel" if found["mpp_x"] and found["mpp_y"] else "none"
+    how = "" if found["tiles"] == "pass_through" else "converted once, because "
+    lines = [
+        f"{found['file']}: {found['format']}, {found['width']:,} x {found['height']:,} pixels",
+        f"Scale: {scale} ({found['scale_state']}, from {found['mpp_source']})",
+    ]
+    if found["reason"]:
+        lines.append(found["reason"])
+    for number, level in enumerate(found["levels"]):
+        lines.append(f"  level {number}: {level['width']:,} x {level['height']:,}, 1/{level['downsample']:g}")
+    lines.append(f"Tiles: {how}{found['tiles_reason']}.")
+    if found["associated"]:
+        lines.append(f"Associated images: {', '.join(found['associated'])}")
+    return lines
