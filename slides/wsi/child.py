@@ -77,18 +77,22 @@ def _close_off(start: dict[str, Any], *, namespaces: bool) -> dict[str, Path]:
     """Take everything away; where slide, output, associated and store are from now on."""
     outside = {name: Path(start[name]) for name in ("slide", "store", "output", "associated") if start.get(name)}
     places = outside
+    files = [(Path(name), Path(name)) for name in start["files"]]
     if namespaces:
         places = {name: _SLIDE / path.name if name == "slide" else Path("/") / name for name, path in outside.items()}
-        files = [(_SLIDE / Path(name).name, Path(name)) for name in start["files"]]
-        store = [(places["store"], outside["store"])] if "store" in outside else []
-        writable = [(places[name], outside[name]) for name in ("output", "associated") if name in outside]
-        isolation.show_only(View((*files, *store), tuple(writable)), code=_CODE)
+        files = [(_SLIDE / path.name, path) for _, path in files]
+    store = [(places["store"], outside["store"])] if "store" in outside else []
+    writable = [(places[name], outside[name]) for name in ("output", "associated") if name in outside]
+    view = View((*files, *store), tuple(writable))
+    if namespaces:
+        isolation.show_only(view, code=_CODE)
     os.environ["TMPDIR"] = str(places.get("output", "/nowhere"))
     os.umask(0o077)
     isolation.limit_resources(**start["limits"])
     isolation.limit_processes()
     isolation.drop_privileges()
     isolation.die_with_parent()
+    isolation.allow_only_view(view, code=_CODE)
     syscall_filter.install()
     return places
 

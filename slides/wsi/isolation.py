@@ -1,8 +1,8 @@
 """What the kernel is asked to take away from the process that decodes a slide. Standard library alone.
 
 Order: own user, mount, process, network and IPC namespaces with a root folder that shows the slide, one output folder
-and the interpreter; then limits; then no privileges, and a filter that refuses system calls a decoder has no use
-for. Where the kernel or the container refuses namespaces, limits, dropped privileges and the filter remain.
+and the interpreter; then limits; then no privileges, Landlock rules for the same files, and a filter that refuses system
+calls a decoder has no use for. Where the kernel or the container refuses namespaces, all the others remain.
 """
 
 import ctypes
@@ -12,6 +12,8 @@ import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from slides.wsi import file_rules
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -27,6 +29,7 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _INSIDE_ID = 1000
 
 PROCESS_LIMIT = 64
+DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "urandom"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +61,10 @@ def enter_namespaces() -> None:
 def show_only(view: View, *, code: Path) -> None:
     """Replace the root folder by one that holds the interpreter, `code`, and the view. Needs enter_namespaces first."""
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
-    read_only = {path: os.open(path, os.O_PATH) for path in _interpreter_paths(code)}
+    read_only = {path: os.open(path, os.O_PATH) for path in interpreter_paths(code)}
     read_only |= {inside: os.open(outside, os.O_PATH) for inside, outside in view.read_only}
     writable = {inside: os.open(outside, os.O_PATH) for inside, outside in view.writable}
-    devices = {Path("/dev") / name: os.open(f"/dev/{name}", os.O_PATH) for name in ("null", "zero", "urandom")}
+    devices = {device: os.open(device, os.O_PATH) for device in DEVICES}
     root = Path("/tmp")
     _mount("tmpfs", str(root), "tmpfs", _NO_SUID | _NO_DEV, "size=1m,mode=755")
     for inside, descriptor in read_only.items():
@@ -76,7 +79,7 @@ def show_only(view: View, *, code: Path) -> None:
     _pivot(root)
 
 
-def _interpreter_paths(code: Path) -> list[Path]:
+def interpreter_paths(code: Path) -> list[Path]:
     """Folders and files Python and the shared libraries are loaded from, none inside another."""
     wanted = [Path(sys.prefix), Path(sys.base_prefix), code, Path(sys.executable).resolve().parent.parent]
     wanted += [Path(entry) for entry in ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/ld.so.conf")]
@@ -168,3 +171,16 @@ def drop_privileges() -> None:
 
 def die_with_parent() -> None:
     _LIBC.prctl(_SET_PDEATHSIG, 9, 0, 0, 0)
+
+
+def allow_only_view(view: View, *, code: Path) -> bool:
+    """Landlock rules for the paths of `view` as they are now. False where the kernel has no Landlock.
+
+    OpenSlide looks at the names beside a DICOM file for the rest of its series, and gives up if it may not.
+    """
+    return file_rules.allow_only(
+        read=[*interpreter_paths(code), *(inside for inside, _ in view.read_only)],
+        write=[inside for inside, _ in view.writable],
+        names={inside.parent for inside, _ in view.read_only},
+        devices=DEVICES,
+    )

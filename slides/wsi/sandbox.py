@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from slides.wsi import messages, tile_store
+from slides.wsi import file_rules, messages, tile_store
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused, WsiError
 from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
 from slides.wsi.pixels import Pixels
@@ -400,13 +400,15 @@ class _Kernel:
 def isolation_report() -> list[str]:
     """What closes the decoding child off on this machine, and what is missing, for the start-up check."""
     held = "limits on memory, time, files and processes; no privileges; a filter of system calls"
+    if file_rules.version():
+        held += "; Landlock rules for files"
     missing = _Kernel.missing()
     if missing is None:
         return [f"Slides are decoded in own user, mount, process, network and IPC namespaces, with {held}."]
-    return [
-        f"Slides are decoded with {held}.",
-        f"MISSING: own namespaces, so the decoder can read files this account can read. The system refused {missing}.",
-    ]
+    report = [f"Slides are decoded with {held}.", f"MISSING: own namespaces. The system refused {missing}."]
+    if not file_rules.version():
+        report.append("MISSING: Landlock. The decoder can read every file that this account can read.")
+    return report
 
 
 def _refusal(reply: Mapping[str, Any]) -> SlideRefused:

@@ -279,6 +279,14 @@ def test_without_namespaces_slides_are_still_read(slide: Path, places: tuple[Pat
     assert prepared.properties.width == 1500
 
 
+def test_a_dicom_file_among_others_is_read_without_namespaces(reference_slides: Path, tmp_path: Path) -> None:
+    for name in ("highdicom_sm_image.dcm", "panimg_wsi_full_with_bot.dcm"):
+        (tmp_path / name).write_bytes((reference_slides / name).read_bytes())
+    (tmp_path / "notes.txt").write_text("not a slide")
+    described = sandbox.describe(tmp_path / "highdicom_sm_image.dcm", limits=Limits(namespaces=False))
+    assert described.properties.width == 50
+
+
 def test_an_error_of_the_caller_while_preparing_ends_the_child(slide: Path, places: tuple[Path, Path]) -> None:
     class Cancelled(Exception): ...
 
