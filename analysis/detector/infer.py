@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -213,7 +214,7 @@ class _Run:
             "boxes": self._owned_boxes(window, boxes),
         }
 
-    def _core_of(self, window: Window, cells: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _core_of(self, window: Window, cells: NDArray[Any]) -> NDArray[Any]:
         side = window.cells_per_side
         row = window.row0 - round(window.top_px / side)
         col = window.col0 - round(window.left_px / side)
@@ -243,7 +244,7 @@ class _Run:
         return boxes[~wanted[rows, cols]]
 
 
-def _cell_mean(values: NDArray[np.generic], side: float) -> NDArray[np.float32]:
+def _cell_mean(values: NDArray[Any], side: float) -> NDArray[np.float32]:
     """Means over squares of `side` (a whole number) cells."""
     n = round(side)
     h, w = values.shape[0] // n, values.shape[1] // n
@@ -254,7 +255,7 @@ def _cell_mean(values: NDArray[np.generic], side: float) -> NDArray[np.float32]:
 def _find_tissue(source: PixelSource, grid: Grid) -> tuple[NDArray[np.bool_], NDArray[np.bool_], dict[str, float]]:
     """Tissue and unreadable cells of the grid, and the colour statistics of the tissue."""
     overview = source.thumbnail_at_mpp(MAP_MPP)
-    rgb, failed = _fit(overview.rgb, grid, fill=255), _fit(overview.failed, grid, fill=0)
+    rgb, failed = _fit(overview.rgb, grid), _fit(overview.failed, grid)
     tissue = tissue_mask(rgb, MAP_MPP) & ~failed
     drift: dict[str, float] = {}
     if tissue.any():
@@ -263,12 +264,11 @@ def _find_tissue(source: PixelSource, grid: Grid) -> tuple[NDArray[np.bool_], ND
     return tissue, failed.astype(bool), drift
 
 
-def _fit(array: NDArray[np.generic], grid: Grid, *, fill: int) -> NDArray[np.generic]:
-    """Cut or fill to the grid: an overview may be one cell off by rounding."""
-    rows, cols = min(array.shape[0], grid.rows), min(array.shape[1], grid.cols)
-    out = np.full((grid.rows, grid.cols, *array.shape[2:]), fill, array.dtype)
-    out[:rows, :cols] = array[:rows, :cols]
-    return out
+def _fit(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """Cut to the grid or go on with the last row and column: an overview may be one cell off by rounding."""
+    cut = array[: grid.rows, : grid.cols]
+    missing = [(0, grid.rows - cut.shape[0]), (0, grid.cols - cut.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(cut, missing, mode="edge")
 
 
 def _lesions_of(p: NDArray[np.float32], maps: _Maps, grid: Grid, model: LoadedModel) -> tuple[LesionFinding, ...]:

@@ -31,7 +31,7 @@ class PixelSource(Protocol):
 
     def read_at_mpp(self, x0: float, y0: float, width_px: int, height_px: int, mpp: float) -> Pixels: ...
 
-    def prefetch(self, wanted: Iterable[Wanted]) -> None: ...
+    def prefetch(self, reads: Iterable[Wanted]) -> None: ...
 
     def thumbnail_at_mpp(self, mpp: float) -> Pixels: ...
 
@@ -68,7 +68,7 @@ class ArraySource:
         failed = np.asarray(Image.fromarray(cut.failed).resize(size, Image.Resampling.NEAREST))
         return Pixels(rgb, failed)
 
-    def prefetch(self, wanted: Iterable[Wanted]) -> None:
+    def prefetch(self, reads: Iterable[Wanted]) -> None:
         """Nothing to do: everything is in memory."""
 
     def thumbnail_at_mpp(self, mpp: float) -> Pixels:

@@ -9,11 +9,11 @@ from shapely.geometry import Polygon
 
 from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
 from analysis.detector.composing.quilting import quilt
-from analysis.detector.composing.tissue_pool import TissuePools
+from analysis.detector.composing.tissue_pool import GLASS_RGB, TissuePools
 from analysis.detector.lesions import longest_diameter_um
 from analysis.detector.outline_tracing import mask_polygon
 from analysis.detector.reading_plan import MAP_MPP
-from analysis.detector.training.regions import GLASS_RGB, soft_edge
+from analysis.detector.training.regions import soft_edge
 from analysis.metrics.staging import size_class
 
 LONGEST_UM = {"itc": (60.0, 170.0), "micro": (300.0, 1600.0), "macro": (2150.0, 3600.0)}

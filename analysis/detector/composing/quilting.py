@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CANDIDATES = 40
+NEIGHBOUR_CELLS = 2
+"""A patch is not used again within this many cells: it fits its own mirror image best, which shows as wallpaper."""
 OVERLAP_SHARE = 3  # the overlap is a third of the patch side
 
 
@@ -21,37 +23,48 @@ def quilt(
     rows, cols = -(-(height - overlap) // step), -(-(width - overlap) // step)
     rows, cols = max(rows, 1), max(cols, 1)
     out = np.full((rows * step + overlap, cols * step + overlap, 3), 255, np.uint8)
-    done = np.zeros((rows, cols), bool)
+    used = np.full((rows, cols), -1, np.intp)
     for row in range(rows):
         for col in range(cols):
             y, x = row * step, col * step
             if where is not None and not where[y : y + side, x : x + side].any():
                 continue
-            above = row > 0 and done[row - 1, col]
-            left = col > 0 and done[row, col - 1]
+            above = row > 0 and used[row - 1, col] >= 0
+            left = col > 0 and used[row, col - 1] >= 0
             target = out[y : y + side, x : x + side]
-            patch = _best_candidate(pool, target, overlap, above=above, left=left, rng=rng)
+            reach = NEIGHBOUR_CELLS
+            near = used[max(row - reach, 0) : row + 1, max(col - reach, 0) : col + reach + 1]
+            index, patch = _best_candidate(pool, target, overlap, above=above, left=left, taken=near, rng=rng)
             keep = _seam_mask(patch, target, overlap, above=above, left=left)
             target[keep] = patch[keep]
-            done[row, col] = True
+            used[row, col] = index
     return out[:height, :width]
 
 
 def _best_candidate(
-    pool: NDArray[np.uint8], target: NDArray[np.uint8], overlap: int, *, above: bool, left: bool, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    chosen = rng.integers(0, len(pool), CANDIDATES)
-    turns = int(rng.integers(0, 4))
-    candidates = np.rot90(pool[chosen], turns, axes=(1, 2))
+    pool: NDArray[np.uint8],
+    target: NDArray[np.uint8],
+    overlap: int,
+    *,
+    above: bool,
+    left: bool,
+    taken: NDArray[np.intp],
+    rng: np.random.Generator,
+) -> tuple[int, NDArray[np.uint8]]:
+    free = np.setdiff1d(np.arange(len(pool)), taken)
+    free = free if len(free) else np.arange(len(pool))
+    # from a small pool not all may be asked, or the same few best ones come back everywhere
+    chosen = rng.choice(free, min(CANDIDATES, max(1, len(free) // 3)), replace=False)
+    candidates = np.rot90(pool[chosen], int(rng.integers(0, 4)), axes=(1, 2))
     if rng.random() < 0.5:
         candidates = candidates[:, :, ::-1]
-    error = np.zeros(CANDIDATES, np.float32)
+    error = np.zeros(len(chosen), np.float32)
     if above:
         error += _difference(candidates[:, :overlap], target[:overlap])
     if left:
         error += _difference(candidates[:, :, :overlap], target[:, :overlap])
-    best: NDArray[np.uint8] = candidates[int(error.argmin())]
-    return best
+    best = int(error.argmin())
+    return int(chosen[best]), candidates[best]
 
 
 def _difference(candidates: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:

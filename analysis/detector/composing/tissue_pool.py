@@ -10,6 +10,8 @@ from analysis.detector.patch_file import PatchSet
 MIN_POOL = 4
 _SHARP_SHARE = 0.68
 """The blurred third of a pool stands out as grey squares in a quilt."""
+_SMALL_POOL = 60
+GLASS_RGB = (244, 243, 244)
 _MEAN_PULL, _SPREAD_PULL = 0.85, 0.70
 """How far a patch's colour is drawn to the median of its pool; without it the patchwork is visible."""
 
@@ -44,7 +46,7 @@ def build_pools(patches: PatchSet, hard_negatives: PatchSet, *, stain: str) -> T
         "lymphoid": _prepare(patches.rgb[lymph], near_median=0.6),
         "tumour": _prepare(patches.rgb[tumour], near_median=0.8),
         "other_normal": _prepare(hard_negatives.rgb[other], near_median=0.8),
-        "fat": _prepare(patches.rgb[fat], near_median=1.0, recolour=False),
+        "fat": _on_one_glass(_sharp(patches.rgb[fat])),
     }
     for name, pool in pools.items():
         if len(pool) < MIN_POOL:
@@ -52,18 +54,33 @@ def build_pools(patches: PatchSet, hard_negatives: PatchSet, *, stain: str) -> T
     return TissuePools(stain=stain, **pools)
 
 
-def _prepare(rgb: NDArray[np.uint8], *, near_median: float, recolour: bool = True) -> NDArray[np.uint8]:
+def _sharp(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if len(rgb) < MIN_POOL:
         return rgb
     sharp = _sharpness(rgb)
-    rgb = rgb[sharp >= np.quantile(sharp, 1 - _SHARP_SHARE)]
+    return rgb[sharp >= np.quantile(sharp, 1 - _SHARP_SHARE)]
+
+
+def _on_one_glass(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Brings the empty glass of each patch to one colour; otherwise grey squares show between the fat cells."""
+    if not len(rgb):
+        return rgb
+    glass = np.percentile(rgb, 90, axis=(1, 2), keepdims=True)
+    return np.clip(rgb * (np.array(GLASS_RGB) / np.maximum(glass, 1)) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _prepare(rgb: NDArray[np.uint8], *, near_median: float) -> NDArray[np.uint8]:
+    """The sharp patches of median colour, drawn towards it; of a small pool all colours stay, for variety."""
+    rgb = _sharp(rgb)
+    if len(rgb) < _SMALL_POOL:
+        near_median = 1.0
+    if not len(rgb):
+        return rgb
     density = optical_density(rgb)
     mean, spread = density.mean(axis=(1, 2)), density.std(axis=(1, 2))
     centre = np.median(mean, axis=0)
     distance = np.linalg.norm(mean - centre, axis=1)
     near = distance <= np.quantile(distance, near_median)
-    if not recolour:
-        return rgb[near]
     mean, spread, density = mean[near], spread[near], density[near]
     new_mean = mean + _MEAN_PULL * (np.median(mean, axis=0) - mean)
     new_spread = spread + _SPREAD_PULL * (np.median(spread, axis=0) - spread)

@@ -78,5 +78,5 @@ class Detector(nn.Module):
 
 def to_input(rgb: NDArray[np.uint8]) -> Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, channels last, scaled as the ImageNet weights expect."""
-    x = torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.array(rgb, order="C")).permute(0, 3, 1, 2)
     return x.float().sub_(127.0).div_(128.0).contiguous(memory_format=torch.channels_last)

@@ -13,10 +13,9 @@ from scipy.ndimage import gaussian_filter
 
 from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
 from analysis.detector.composing.quilting import quilt
-from analysis.detector.composing.tissue_pool import TissuePools
+from analysis.detector.composing.tissue_pool import GLASS_RGB, TissuePools
 from analysis.detector.training.augmentation import turn
 
-GLASS_RGB = (244, 243, 244)
 MIN_LESION_UM, MAX_LESION_UM = 40.0, 2500.0
 
 

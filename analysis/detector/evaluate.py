@@ -1,0 +1,147 @@
+"""Judge a model version.
+
+python -m analysis.detector.evaluate patches FILE.npz [--json]   labelled patches: AUC, accuracy, AUC per stain
+python -m analysis.detector.evaluate slides FOLDER [--json]      slides with ASAP XML and reference.csv: AUC, FROC, size classes
+python -m analysis.detector.evaluate card                        writes the model card page from the model folder
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from analysis.detector.annotations import AnnotationError
+from analysis.detector.card import ModelRefused, default_model_folder, read_card
+from analysis.detector.infer import PROFILES, ScaleUnknown, write_whole
+from analysis.detector.model_card import card_page
+from analysis.detector.patch_file import PatchFileError, load_patches
+from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
+from analysis.detector.training.patch_scores import score_patches
+from analysis.detector.weights import LoadedModel, load_model, write_card
+from analysis.metrics.intervals import bootstrap
+from analysis.metrics.roc import auc
+from slides.wsi.errors import WsiError
+
+PATCH_MPP = 0.97
+
+
+def evaluate_patches(
+    file: Path, model: LoadedModel, *, fold: int | None = None, patch_mpp: float = PATCH_MPP, mpp: float | None = None
+) -> dict[str, Any]:
+    """Patches without a label (-1) are left out. `mpp` is the spacing at which the network reads (default: the model's)."""
+    patches = load_patches(file)
+    chosen = patches.label >= 0
+    if fold is not None:
+        chosen &= patches.fold == fold
+    patches = patches.where(chosen)
+    if not len(patches):
+        raise PatchFileError(f"{file} holds no labelled patch{f' of fold {fold}' if fold is not None else ''}")
+    scores = score_patches(model.network, patches.rgb, patch_mpp=patch_mpp, mpp=mpp or model.config.read.mpp)
+    truth = patches.label == 1
+    threshold = float(model.card.get("patch_threshold", 0.5))
+    pairs = list(zip(truth.tolist(), scores.tolist(), strict=True))
+    interval = bootstrap(pairs, lambda drawn: auc([t for t, _ in drawn], [s for _, s in drawn]), repeats=300)
+    by_stain = {str(s): auc(truth[patches.stain == s], scores[patches.stain == s]) for s in np.unique(patches.stain)}
+    return {
+        "file": file.name,
+        "fold": fold,
+        "model": {"version": model.version, "sha256": model.sha256},
+        "mpp": mpp or model.config.read.mpp,
+        "n": len(patches),
+        "positive": int(truth.sum()),
+        "auc": auc(truth, scores),
+        "auc_interval": [_or_none(interval.low), _or_none(interval.high)],
+        "accuracy": float(((scores >= threshold) == truth).mean()),
+        "threshold": threshold,
+        "auc_by_stain": by_stain,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 5)
+
+
+def _patches(options: argparse.Namespace) -> dict[str, Any]:
+    model = load_model(options.model or default_model_folder())
+    found = evaluate_patches(options.file, model, fold=options.fold, patch_mpp=options.patch_mpp, mpp=options.mpp)
+    if options.record:
+        record_evaluation(options.model or default_model_folder(), "patches", found)
+    return found
+
+
+def _slides(options: argparse.Namespace) -> dict[str, Any]:
+    model = load_model(options.model or default_model_folder())
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    found = evaluate_folder(options.folder, model, profile=options.profile, say=say)
+    if options.record:
+        summary = {key: value for key, value in found.items() if key != "slides_detail"}
+        record_evaluation(options.model or default_model_folder(), f"slides_{options.profile}", summary)
+    return found
+
+
+def _card(options: argparse.Namespace) -> dict[str, Any]:
+    folder = options.model or default_model_folder()
+    write_whole(options.out, card_page(read_card(folder)).encode())
+    return {"written": str(options.out), "model": folder.name}
+
+
+def record_evaluation(folder: Path, name: str, result: dict[str, Any]) -> None:
+    """Keep a result in the card; a model version needs one before it may be made active."""
+    content = read_card(folder)
+    content["card"].setdefault("evaluation", {})[name] = result
+    write_card(folder, content)
+
+
+def _text(found: dict[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in found.items() if key != "slides_detail")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m analysis.detector.evaluate", description="Judge a model version.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--model", type=Path, help="folder of a model version (default: the shipped one)")
+    common.add_argument("--json", action="store_true", help="print JSON")
+    common.add_argument("--threads", type=int, default=0, help="threads of the network (default: all cores)")
+    patches = commands.add_parser("patches", parents=[common], help="labelled patches (.npz)")
+    patches.add_argument("file", type=Path, metavar="FILE.npz")
+    patches.add_argument("--fold", type=int, help="only patches of this fold")
+    patches.add_argument("--patch-mpp", type=float, default=PATCH_MPP, help="um per px of the patches")
+    patches.add_argument("--mpp", type=float, help="um per px at which the network reads")
+    patches.add_argument("--record", action="store_true", help="keep the result in the model's card")
+    patches.set_defaults(act=_patches)
+    slides = commands.add_parser("slides", parents=[common], help="folder of slides with ASAP XML and reference.csv")
+    slides.add_argument("folder", type=Path, metavar="FOLDER")
+    slides.add_argument("--profile", choices=PROFILES, default="standard")
+    slides.add_argument("--record", action="store_true", help="keep the result in the model's card")
+    slides.set_defaults(act=_slides)
+    card = commands.add_parser("card", parents=[common], help="write the model card page")
+    card.add_argument("--out", type=Path, default=Path("docs/reference/model-card.md"))
+    card.set_defaults(act=_card)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    act: Callable[[argparse.Namespace], dict[str, Any]] = options.act
+    try:
+        found = act(options)
+    except (PatchFileError, ModelRefused, AnnotationError, ReferenceTableError, ScaleUnknown, WsiError, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(json.dumps(found, indent=1) if options.json else _text(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Small networks and slides that the detector's tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.detector.configuration import DetectorConfig, NetworkConfig, ReadConfig
+from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.pixel_source import ArraySource
+from analysis.detector.weights import LoadedModel, load_model, save_model
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SMALL = NetworkConfig(pyramid_channels=16, tower_depth=1, dense_channels=16)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def small_network() -> Detector:
+    """Untrained, but with statistics of its own inputs, so that its outputs differ from place to place."""
+    torch.manual_seed(3)
+    network = Detector(SMALL)
+    network.train()
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.randn(2, 3, 128, 128))
+        network.eval()
+        logit = network(to_input(tissue_like(256, 256, seed=9)[None])).tumour_logit
+        # spread the answers, so that one cell in ten or so passes for tumour
+        head = network.dense.head
+        gain = 2.0 / logit.std()
+        head.weight[0] *= gain
+        head.bias[0] = gain * (head.bias[0] - logit.mean()) - 2.5
+    return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """Saved and loaded as every model is; its thresholds are so low that it finds something in noise."""
+    folder = tmp_path_factory.mktemp("model")
+    config = DetectorConfig(network=SMALL, read=ReadConfig(seed_probability=0.3, grow_probability=0.25))
+    save_model(folder, state=small_network.state_dict(), config=config, version="small-1", card={"name": "small"})
+    return load_model(folder)
+
+
+def tissue_like(height: int, width: int, *, seed: int = 0) -> np.ndarray:
+    """Purple noise that passes for stained tissue, with darker blotches."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(height // 32 + 1, width // 32 + 1)).repeat(32, 0).repeat(32, 1)[:height, :width]
+    fine = rng.normal(size=(height, width, 3)) * 18
+    base = np.array([150, 90, 150]) + coarse[..., None] * 14
+    return np.clip(base + fine, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def noise_slide() -> ArraySource:
+    """0.8 x 0.55 mm of tissue-like noise on glass, at 1 um/px."""
+    rgb = np.full((640, 896, 3), 244, np.uint8)
+    rgb[45:600, 50:850] = tissue_like(555, 800)
+    return ArraySource(rgb, 1.0, 1.0)

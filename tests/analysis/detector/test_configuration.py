@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, load_config
+from tests.analysis.detector.conftest import REPOSITORY
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "analysis/detector/configs").glob("*.toml")), ids=lambda p: p.name)
+def test_each_shipped_configuration_is_valid(path: Path) -> None:
+    assert load_config(path).name
+
+
+def test_a_configuration_survives_json() -> None:
+    config = config_from_dict({"network": {"attention": "box"}, "train": {"learning_rate": 1}})
+    assert config_from_dict(config.to_json()) == config
+    assert config.train.learning_rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"netwrok": {}}, "unknown key netwrok"),
+        ({"train": {"epoch": 3}}, "unknown key train.epoch"),
+        ({"train": {"epochs": "3"}}, "train.epochs must be int"),
+        ({"train": {"epochs": True}}, "train.epochs must be int"),
+        ({"network": 3}, "network must be a table"),
+        ({"network": {"attention": "everywhere"}}, "none, class, box or both"),
+        ({"network": {"gate_windows": [15, 9, 5]}}, "four odd numbers"),
+        ({"network": {"backbone": "resnet18"}}, "is not known"),
+        ({"network": {"backbone_stride": 8}}, "16 or 32"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(raw: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        config_from_dict(raw)
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(ConfigurationError, match="is not TOML"):
+        load_config(tmp_path / "bad.toml")
+    with pytest.raises(ConfigurationError, match="cannot read"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_defaults_are_the_shipped_reading_scales() -> None:
+    assert (DetectorConfig().read.mpp, DetectorConfig().read.scan_mpp) == (1.0, 2.0)

@@ -1,0 +1,98 @@
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from analysis.detector.card import ModelRefused, default_model_folder, read_card, shipped_models, verify_weights
+from analysis.detector.configuration import DetectorConfig
+from analysis.detector.network.detector import Detector
+from analysis.detector.weights import load_model, save_model
+from tests.analysis.detector.conftest import REPOSITORY, SMALL
+
+
+@pytest.fixture
+def folder(tmp_path: Path, small_network: Detector) -> Path:
+    config = DetectorConfig(network=SMALL)
+    save_model(tmp_path / "m", state=small_network.state_dict(), config=config, version="v1", card={"name": "small"})
+    return tmp_path / "m"
+
+
+def test_what_was_saved_is_loaded(folder: Path, small_network: Detector) -> None:
+    model = load_model(folder)
+    x = torch.randn(1, 3, 128, 128)
+    assert torch.allclose(model.network(x).tumour_logit, small_network(x).tumour_logit, atol=1e-5)
+    assert (model.version, model.card["name"]) == ("v1", "small")
+    assert model.config.network == SMALL
+    assert model.sha256 == read_card(folder)["sha256"]
+
+
+def test_altered_weights_are_refused(folder: Path) -> None:
+    path = folder / "weights.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelRefused, match="SHA-256 differs"):
+        load_model(folder)
+
+
+def test_a_pickle_is_never_loaded_even_under_the_right_hash(folder: Path, tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (trap,))
+
+    path = folder / "weights.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    import hashlib
+
+    content = json.loads((folder / "model.json").read_text())
+    content["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(content))
+    with pytest.raises(ModelRefused, match="do not fit"):
+        load_model(folder)
+    assert not trap.exists()
+
+
+def test_weights_of_another_network_are_refused(folder: Path) -> None:
+    content = json.loads((folder / "model.json").read_text())
+    content["config"]["network"]["pyramid_channels"] = 32
+    (folder / "model.json").write_text(json.dumps(content))
+    with pytest.raises(ModelRefused, match="do not fit"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("{", "damaged"), ("[]", "not of format"), ('{"format": 1, "version": "x"}', "lacks sha256")]
+)
+def test_a_damaged_card_is_refused_in_words(folder: Path, text: str, reason: str) -> None:
+    (folder / "model.json").write_text(text)
+    with pytest.raises(ModelRefused, match=reason):
+        verify_weights(folder)
+
+
+def test_missing_weights_and_cards_are_refused(folder: Path, tmp_path: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(ModelRefused, match="are missing"):
+        verify_weights(folder)
+    with pytest.raises(ModelRefused, match="cannot be read"):
+        read_card(tmp_path / "nowhere")
+
+
+def test_the_card_is_read_without_torch() -> None:
+    code = "import sys; import analysis.detector.card as c; c.shipped_models(); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_shipped_model_loads_and_carries_an_evaluation() -> None:
+    assert default_model_folder() in shipped_models()
+    for shipped in shipped_models():
+        model = load_model(shipped)
+        assert model.card["evaluation"]
+        assert model.card["name"]
+        assert 0 < model.card["threshold"] < 1
