@@ -76,8 +76,12 @@ class LocalStack:
         self.supervisor.start(*self._workers(), self._web(port))
         self.started = True
         self._say_isolation()
-        self._load_demo()
+        demo_wanted = env_bool("METADET_DEMO", True) and not self.home.demo_loaded.exists()
+        if demo_wanted:
+            self._make_demo()
         self._say_links()
+        if demo_wanted:
+            self._wait_for_demo()
 
     def _common_environment(self) -> dict[str, str]:
         environment = {
@@ -226,14 +230,19 @@ class LocalStack:
             for line in missing:
                 self.console.say(f"  - {line}")
 
-    def _load_demo(self) -> None:
-        if self.home.demo_loaded.exists() or not env_bool("METADET_DEMO", True):
-            return
-        self.console.say("First start: loading the demo cases ...")
+    def _make_demo(self) -> None:
+        """People, cases and imports: seconds. What the workers then do with them is waited for after the links are shown."""
+        self.console.say("First start: making the demo ...")
         if self.supervisor.run_once("demo", manage("load_demo"), self.environment | {"METADET_PROCESS": "demo"}):
-            self.console.say("The demo cases could not be loaded (see above); the next start tries again.")
-        else:
+            self.console.say("The demo could not be made (see above); the next start tries again.")
+
+    def _wait_for_demo(self) -> None:
+        self.console.say("The demo slides are being prepared and read; you can log in meanwhile.")
+        waiting = manage("load_demo", "--wait", "--timeout", "1800")
+        if self.supervisor.run_once("demo", waiting, self.environment | {"METADET_PROCESS": "demo"}) == 0:
             self.home.demo_loaded.touch()
+        else:
+            self.console.say("The demo is not complete (see above); the next start tries again.")
 
     def _say_links(self) -> None:
         self.console.say("")
