@@ -13,6 +13,7 @@ class SlidesConfig(AppConfig):
 
         ON_ENDED_BADLY[JobKind.PREPARE_SLIDE] = ingest.preparation_ended_badly
         DUTIES["finish complete uploads"] = uploads.finish_left_alone
+        DUTIES["drop forgotten uploads"] = uploads.drop_forgotten
         DUTIES["forget old revocations"] = tile_access.forget_old_revocations
         user_logged_out.connect(_end_tile_access, dispatch_uid="slides.end_tile_access")
 

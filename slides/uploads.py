@@ -40,6 +40,7 @@ PIECE_BYTES = 2**20
 SAFE_EVERY_BYTES = 16 * 2**20  # how much may have to be sent again after a crash
 SAFE_EVERY_SECONDS = 1.0
 LEFT_ALONE = timedelta(seconds=60)
+FORGOTTEN = timedelta(days=7)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ZIP_START = b"PK\x03\x04"
@@ -213,6 +214,15 @@ def finish_left_alone() -> None:
             log.info("Upload %s: %s", upload.pk, error)
 
 
+def drop_forgotten() -> None:
+    """A duty of the scheduler: gives up unfinished uploads that nobody went on with, so that their space is free again."""
+    forgotten = Upload.objects.filter(
+        state=UploadState.RECEIVING, offset__lt=F("length"), touched_at__lt=timezone.now() - FORGOTTEN
+    )
+    for upload_id in forgotten.values_list("pk", flat=True):
+        cancel_upload(upload_id=upload_id, actor=None)
+
+
 def _check_piece(upload: Upload, *, offset: int, size: int) -> None:
     if upload.state != UploadState.RECEIVING:
         raise UploadConflict(f"This upload is {upload.get_state_display()}. {upload.reason}".strip())
@@ -299,7 +309,7 @@ def _count(upload: Upload, descriptor: int, position: int) -> None:
 
 
 @transaction.atomic
-def cancel_upload(*, upload_id: uuid.UUID, actor: User, request: HttpRequest | None = None) -> None:
+def cancel_upload(*, upload_id: uuid.UUID, actor: User | None, request: HttpRequest | None = None) -> None:
     """Gives up an unfinished upload, or clears away a refused one. Raises UploadConflict when it became a slide."""
     upload = Upload.objects.select_for_update().get(pk=upload_id)
     if upload.state == UploadState.CANCELLED:

@@ -293,6 +293,18 @@ def test_the_scheduler_finishes_what_a_sender_left_complete(tus: Tus, monkeypatc
     assert Slide.objects.get().sha256 == sha256(data)
 
 
+def test_an_upload_that_nobody_goes_on_with_is_given_up(tus: Tus, django_capture_on_commit_callbacks: Any) -> None:
+    fresh, forgotten = upload_of(tus.create(1000)), upload_of(tus.create(1000))
+    Upload.objects.filter(pk=forgotten.pk).update(touched_at="2020-01-01T00:00:00Z")
+    with django_capture_on_commit_callbacks(execute=True):
+        uploads.drop_forgotten()
+    assert Upload.objects.get(pk=fresh.pk).state == UploadState.RECEIVING
+    assert Upload.objects.get(pk=forgotten.pk).state == UploadState.CANCELLED
+    assert (fresh.path.exists(), forgotten.path.exists()) == (True, False)
+    [event] = Event.objects.filter(kind="upload_cancelled")
+    assert (event.actor_id, event.subject_id) == (None, str(forgotten.pk))
+
+
 def test_ones_own_unfinished_uploads_are_listed(tus: Tus, person: Callable[..., User]) -> None:
     tus.create(1000, name="mine.svs", case="S7")
     tus.create(0)
