@@ -45,7 +45,7 @@ function labelOf(boot: Boot): string {
 
 function pageCommands(place: HTMLElement, boot: Boot, keys: Keys, onChange: () => void) {
   return [
-    { id: "keys", key: "?", words: "List of keys", group: "Page" as const, run: () => showKeyHelp(keys, onChange), foot: { order: 99, words: "all keys" } },
+    { id: "keys", key: "?", words: "List of keys", group: "Page" as const, run: () => showKeyHelp(keys, onChange), foot: { order: 1, words: "keys" } },
     { id: "panel", key: "b", words: "Show or hide the panel", group: "Look" as const, isValid: () => boot.mode !== "look", run: () => place.classList.toggle("is-panel-closed") },
   ];
 }

@@ -9,9 +9,9 @@ import type { Stage } from "../viewer/stage";
 import { aiSummary } from "./ai-summary";
 import { buildAiView, fetchAi, lesionOutlines, type AiView } from "./ai-view";
 import { Gallery, lesionList } from "./lesion-section";
-import { neighbour } from "./lesion-order";
+import { neighbour, verdictOf } from "./lesion-order";
 import { otherReadsSection } from "./other-reads";
-import type { AiLesion, AiResult, AiRun, Boot } from "./types";
+import type { AiLesion, AiResult, AiRun, Boot, Decision, OtherRead } from "./types";
 
 export async function startAuditMode(boot: Boot, stage: Stage, side: HTMLElement, keys: Keys, onChange: () => void): Promise<Command[]> {
   const reads = boot.audit?.reads ?? [];
@@ -28,11 +28,27 @@ export async function startAuditMode(boot: Boot, stage: Stage, side: HTMLElement
     return [];
   }
   const ai = await buildAiView(stage, result as AiResult & { run: AiRun });
-  scroll.append(...lesionsPart(ai, stage, keys, onChange), ai.layers.element, h("section", {}, h("h2", {}, "AI result"), aiSummary(ai.run)), reads.length ? otherReadsSection(reads, ai.lesions, "Reads") : empty);
+  scroll.append(...lesionsPart(ai, reads, stage, keys, onChange), ai.layers.element, h("section", {}, h("h2", {}, "AI result"), aiSummary(ai.run)), reads.length ? otherReadsSection(reads, ai.lesions, "Reads") : empty);
   return [];
 }
 
-function lesionsPart(ai: AiView, stage: Stage, keys: Keys, onChange: () => void): HTMLElement[] {
+/** Decisions on which every reader who decided agrees. */
+function agreedDecisions(reads: readonly OtherRead[], lesions: readonly AiLesion[]): Record<string, Decision> {
+  const agreed: Record<string, Decision> = {};
+  for (const lesion of lesions) {
+    const decisions = reads.map((read) => read.decisions[lesion.id]).filter((one): one is Decision => one !== undefined && one.verdict !== "undecided");
+    if (decisions[0] && new Set(decisions.map((one) => one.verdict)).size === 1) agreed[lesion.id] = decisions[0];
+  }
+  return agreed;
+}
+
+function readersSay(reads: readonly OtherRead[], lesion: AiLesion): string {
+  const verdicts = new Set(reads.map((read) => verdictOf(read.decisions, lesion.id)).filter((verdict) => verdict !== "undecided"));
+  return verdicts.size === 0 ? "none" : verdicts.size === 1 ? String([...verdicts][0]) : "differ";
+}
+
+function lesionsPart(ai: AiView, reads: readonly OtherRead[], stage: Stage, keys: Keys, onChange: () => void): HTMLElement[] {
+  const shared = agreedDecisions(reads, ai.lesions);
   let selected: string | null = null;
   const list = h("div", {});
   const gallery = new Gallery(ai.lesions, (lesion) => select(lesion, true));
@@ -44,11 +60,11 @@ function lesionsPart(ai: AiView, stage: Stage, keys: Keys, onChange: () => void)
   };
   const draw = () => {
     gallery.select(selected);
-    redraw(list, lesionList({ lesions: ai.lesions, decisions: {}, selected, threshold: ai.run.threshold, emptyWords: "The AI found no lesion on this slide.", onSelect: (lesion) => select(lesion, true) }));
+    redraw(list, lesionList({ lesions: ai.lesions, decisions: shared, selected, threshold: ai.run.threshold, emptyWords: "The AI found no lesion on this slide.", belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}`, stateWords: (lesion) => readersSay(reads, lesion), onSelect: (lesion) => select(lesion, true) }));
     stage.view.repaint();
     onChange();
   };
-  ai.outlines.set(lesionOutlines(ai.lesions, {}));
+  ai.outlines.set(lesionOutlines(ai.lesions, shared));
   stage.view.onClick((at) => select(ai.lesions.find((lesion) => lesion.id === ai.outlines.hit(stage.view.frame(), at)) ?? null, false));
   const step = (by: 1 | -1) => select(neighbour(ai.lesions, selected, by), true);
   keys.add([

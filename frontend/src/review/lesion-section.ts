@@ -13,6 +13,10 @@ export interface LesionSectionOptions {
   selected: string | null;
   threshold: number;
   emptyWords: string;
+  /** Words of the line before the lesions below the threshold. */
+  belowWords: string;
+  /** State in words where it is not the reader's own decision. */
+  stateWords?: (lesion: AiLesion) => string;
   onSelect: (lesion: AiLesion) => void;
 }
 
@@ -48,7 +52,7 @@ export function lesionList(options: LesionSectionOptions): HTMLElement {
   for (const lesion of lesions) {
     if (!belowShown && lesion.score < threshold) {
       belowShown = true;
-      rows.push(h("li", { class: "soft small" }, `Below the threshold of ${threshold.toFixed(2)}: may be left undecided`));
+      rows.push(h("li", { class: "soft small" }, options.belowWords));
     }
     rows.push(h("li", {}, lesionRow(lesion, options)));
   }
@@ -63,7 +67,7 @@ export function lesionList(options: LesionSectionOptions): HTMLElement {
 function lesionRow(lesion: AiLesion, options: LesionSectionOptions): HTMLElement {
   const decision = options.decisions[lesion.id];
   const verdict = verdictOf(options.decisions, lesion.id);
-  const words = verdict === "undecided" ? "open" : verdict;
+  const words = options.stateWords?.(lesion) ?? (verdict === "undecided" ? "open" : verdict);
   const reason = decision?.verdict === "rejected" ? reasonInWords(decision) : "";
   return h(
     "button",

@@ -120,7 +120,7 @@ export async function startReadMode(boot: Boot, stage: Stage, side: HTMLElement,
       const signed = await signCase(boot.case.id);
       if (!signed) return;
       await refresh();
-      await ask({ title: "Signed", body: [h("p", {}, `Case ${boot.case.accession} signed by ${signed.printed_name}, ${signed.local_time}.`), h("p", { class: "hash" }, signed.manifest_sha256), h("p", {}, h("a", { href: signed.report_url }, "Report of this signature"))], actions: [], cancel: "Close" });
+      await ask({ title: "Signed", body: [h("p", {}, `Case ${boot.case.accession} signed by ${signed.printed_name}, ${signed.local_time.replace("T", " ")}.`), h("p", { class: "hash" }, signed.manifest_sha256), h("p", {}, h("a", { href: signed.report_url }, "Report of this signature"))], actions: [], cancel: "Close" });
     } catch (error) {
       banner.show("sign", error instanceof Error ? error.message : String(error), { words: "Understood", run: () => banner.hide("sign") });
       await refresh();

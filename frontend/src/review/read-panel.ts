@@ -135,7 +135,7 @@ function mountAiPart(place: HTMLElement, acts: ReadPanelActs): (value: ReadView)
     const decisions = shownDecisions(value);
     gallery?.select(value.selected);
     redraw(decide, ai.lesions.length > 0 && decidePart(value, acts));
-    redraw(list, lesionList({ lesions: ai.lesions, decisions, selected: value.selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), onSelect: acts.onSelect }));
+    redraw(list, lesionList({ lesions: ai.lesions, decisions, selected: value.selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}: may be left undecided`, onSelect: acts.onSelect }));
   };
 }
 

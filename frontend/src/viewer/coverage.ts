@@ -6,8 +6,8 @@ import { magnification } from "./scale";
 /** Cells along the longer side of the slide. */
 const CELLS = 120;
 const ENOUGH_MAGNIFICATION = 10;
-/** On a slide without scale: at most four slide pixels per screen pixel. */
-const ENOUGH_SCALE = 0.25;
+/** On a slide without scale: at most two slide pixels per screen pixel. */
+const ENOUGH_SCALE = 0.5;
 /** A glance shorter than this is passing by, not seeing. */
 export const DWELL_MS = 400;
 
@@ -32,6 +32,11 @@ export class Coverage {
   /** Cells that hold tissue, `cols` x `rows`, from the thumbnail. Without it nothing can be counted. */
   setTissue(tissue: Uint8Array): void {
     this.#tissue = tissue;
+  }
+
+  /** What counts as seen, in words. */
+  get rule(): string {
+    return this.mpp === null ? "seen at 1:2" : `seen at ${ENOUGH_MAGNIFICATION}\u00d7`;
   }
 
   isEnough(frame: Frame): boolean {

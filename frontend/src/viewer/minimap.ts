@@ -25,7 +25,7 @@ export class Minimap {
     this.#canvas = h("canvas", { width: cssWidth * 2, height: cssHeight * 2, role: "img", "aria-label": "Whole slide with the part in view" });
     this.#canvas.style.width = `${cssWidth}px`;
     this.#canvas.style.height = `${cssHeight}px`;
-    this.element = h("div", { class: "minimap" }, this.#canvas, coverage ? h("div", { class: "minimap-note" }, h("span", {}, "seen at 10\u00d7"), this.#share) : null);
+    this.element = h("div", { class: "minimap" }, this.#canvas, coverage ? h("div", { class: "minimap-note" }, h("span", {}, coverage.rule), this.#share) : null);
     let down = false;
     const go = (event: PointerEvent) => {
       const box = this.#canvas.getBoundingClientRect();
@@ -71,9 +71,10 @@ export class Minimap {
     const { coverage } = this;
     if (!coverage) return;
     const [cw, ch] = [(coverage.cell0 / coverage.width0) * w, (coverage.cell0 / coverage.height0) * hgt];
+    const edge = (index: number, size: number) => Math.round(index * size); // whole pixels: no seams between cells
     context.fillStyle = "rgb(0 112 125 / 30%)";
     for (let row = 0; row < coverage.rows; row++) {
-      for (let col = 0; col < coverage.cols; col++) if (coverage.isSeen(col, row)) context.fillRect(col * cw, row * ch, cw + 0.5, ch + 0.5);
+      for (let col = 0; col < coverage.cols; col++) if (coverage.isSeen(col, row)) context.fillRect(edge(col, cw), edge(row, ch), edge(col + 1, cw) - edge(col, cw), edge(row + 1, ch) - edge(row, ch));
     }
   }
 }

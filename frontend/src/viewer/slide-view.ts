@@ -339,7 +339,11 @@ export class SlideView {
 /** OpenSeadragon writes a style element unless one with this mark is there; the Content-Security-Policy refuses it, loudly. */
 function keepOutInlineStyle(): void {
   const mark = "data-openseadragon-mobile-css";
-  if (!document.querySelector(`style[${mark}]`)) document.head.append(h("style", { [mark]: "true", type: "text/plain" }));
+  if (!document.querySelector(`style[${mark}]`)) {
+    const placeholder = document.createElementNS("urn:metadet:placeholder", "style"); // matches the selector, styles nothing
+    placeholder.setAttribute(mark, "true");
+    document.head.append(placeholder);
+  }
 }
 
 function add<T>(set: Set<T>, listener: T): () => void {
