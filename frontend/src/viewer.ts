@@ -16,7 +16,7 @@ if (root && bootText) void start(root, JSON.parse(bootText) as Boot);
 async function start(place: HTMLElement, boot: Boot): Promise<void> {
   setCsrf(boot.csrf);
   if (new URLSearchParams(location.search).has("selftest")) {
-    const { runSelfTest } = await import("./selftest");
+    const { runSelfTest } = await import("./selftest/page");
     return runSelfTest(place);
   }
   const stageElement = h("div", { class: "stage" });

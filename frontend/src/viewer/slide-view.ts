@@ -64,6 +64,10 @@ export class SlideView {
     return this.#viewer.world.getItemCount() > 0;
   }
 
+  get isFullyLoaded(): boolean {
+    return this.isOpen && this.#viewer.world.getItemAt(0).getFullyLoaded();
+  }
+
   get drawerKind(): string {
     return (this.#viewer.drawer as unknown as { getType: () => string }).getType();
   }

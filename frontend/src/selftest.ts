@@ -1,1 +1,0 @@
-export async function runSelfTest(_place: HTMLElement): Promise<void> {}
