@@ -36,6 +36,7 @@ def home(tmp_path: Path, settings: Any) -> Path:
     """An installation of its own for each test."""
     settings.METADET_HOME = tmp_path / "home"
     settings.DISK_FLOOR_BYTES = 0
+    settings.HEARTBEAT_SECONDS = 3600  # its thread has a connection of its own, which cannot see a test's transaction
     settings.METADET_HOME.mkdir()
     tile_service.forget_verdicts()
     open_stores._open.clear()
