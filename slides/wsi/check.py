@@ -5,7 +5,7 @@ from typing import Any
 
 from slides.wsi.errors import SlideRefused, WsiError
 from slides.wsi.properties import ScaleState
-from slides.wsi.sandbox import Description, Limits, describe
+from slides.wsi.sandbox import DEFAULT_LIMITS, Description, Limits, describe
 
 READY, QUARANTINED = "ready", "quarantined"
 _SCALE_WORDS = {
@@ -15,7 +15,7 @@ _SCALE_WORDS = {
 }
 
 
-def describe_in_words(path: Path, *, limits: Limits = Limits()) -> dict[str, Any]:
+def describe_in_words(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """Never raises for a bad file: `state` is then quarantined, with `code` and `reason`."""
     try:
         return {"file": path.name, **_ready(describe(path, limits=limits))}
@@ -35,7 +35,8 @@ def _ready(description: Description) -> dict[str, Any]:
         "width": properties.width,
         "height": properties.height,
         "levels": [
-            {"width": level.width, "height": level.height, "downsample": level.downsample} for level in properties.levels
+            {"width": level.width, "height": level.height, "downsample": level.downsample}
+            for level in properties.levels
         ],
         "mpp_x": properties.mpp_x,
         "mpp_y": properties.mpp_y,

@@ -101,18 +101,17 @@ def _run(start: dict[str, Any], places: dict[str, Path], requests: int, replies:
     if start["task"] == "hello":
         messages.send(replies, {"done": {}})
         return
-    from slides.wsi import preparing
     from slides.wsi.reader import open_slide
 
     override = tuple(start["mpp_override"]) if start.get("mpp_override") else None
     with open_slide(places["slide"], mpp_override=override, store=places.get("store")) as reader:
         if start["task"] == "describe":
-            plan = preparing.plan_store(reader)
-            messages.send(replies, {"done": {"properties": reader.properties.to_json(), "store": plan.to_json()}})
+            described = {"properties": reader.properties.to_json(), "store": reader.store_plan.to_json()}
+            messages.send(replies, {"done": described})
         elif start["task"] == "prepare":
-            made = preparing.prepare_slide(
-                reader, places["output"], places.get("associated"), _progress_to(replies)
-            )
+            from slides.wsi import preparing  # SciPy takes half a second to load: only where it is used
+
+            made = preparing.prepare_slide(reader, places["output"], places.get("associated"), _progress_to(replies))
             messages.send(replies, {"done": made})
         else:
             messages.send(replies, {"done": {"properties": reader.properties.to_json()}})

@@ -16,10 +16,11 @@ from slides.wsi import tiff_walk
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import LevelSource, Pixels, Rgb
 from slides.wsi.pyramid_file import PyramidFile, WrittenLevel
+from slides.wsi.store_plan import PYRAMID_TILE_SIDE
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_index import hatched
 
-TILE_SIDE = 512
+TILE_SIDE = PYRAMID_TILE_SIDE
 QUALITY = 85
 _STRIP_BYTES = 64 << 20
 _THREADS = 2
@@ -50,8 +51,12 @@ class PyramidPlan:
 
 def plan_pyramid(levels: tuple[Level, ...], start_downsample: int) -> PyramidPlan:
     """Reads from the coarsest level that is fine enough and divides evenly."""
-    fits = [level for level in levels if level.downsample <= start_downsample and start_downsample % level.downsample == 0]
-    return PyramidPlan((levels[0].width, levels[0].height), start_downsample, max(fits, key=lambda level: level.downsample))
+    fits = [
+        level for level in levels if level.downsample <= start_downsample and start_downsample % level.downsample == 0
+    ]
+    return PyramidPlan(
+        (levels[0].width, levels[0].height), start_downsample, max(fits, key=lambda level: level.downsample)
+    )
 
 
 def write_pyramid(
@@ -90,9 +95,7 @@ class _Band:
         self._held_rows = 0
         self._below: _Band | None = None
         if levels_below:
-            self._below = _Band(
-                file, pool, math.ceil(width / 2), math.ceil(height / 2), levels_below=levels_below - 1
-            )
+            self._below = _Band(file, pool, math.ceil(width / 2), math.ceil(height / 2), levels_below=levels_below - 1)
 
     def add(self, rows: Rgb) -> None:
         """The next rows, uint8 (n, width, 3)."""
@@ -119,7 +122,8 @@ class _Band:
         halves = []
         for jpeg, half in self._pool.map(lambda tile: _finished(tile, halve=halve), tiles):
             self._file.add_tile(self._level, jpeg)
-            halves.append(half)
+            if half is not None:
+                halves.append(half)
         if self._below:
             self._below.add(np.concatenate(halves, axis=1))
 
@@ -136,9 +140,20 @@ def _finished(tile: Rgb, *, halve: bool) -> tuple[bytes, Rgb | None]:
 
 
 def _half(tile: Rgb) -> Rgb:
-    """Means of 2 x 2 pixels."""
-    rows = tile[0::2].astype(np.uint16) + tile[1::2]
-    half: Rgb = ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
+    """Means of 2 x 2 pixels of an even-sized picture.
+
+    Rows are added first, then each flat row to itself three samples later (the pixel to the right): long loops over
+    plain memory, three times as fast as adding strided RGB triples.
+    """
+    height, width = tile.shape[0] // 2, tile.shape[1] // 2
+    rows = np.add(tile[0::2], tile[1::2], dtype=np.uint16).reshape(height, -1)
+    sums = rows[:, :-3] + rows[:, 3:]
+    sums += 2
+    sums >>= 2
+    means = sums.astype(np.uint8)
+    half = np.empty((height, width, 3), np.uint8)
+    for colour in range(3):
+        half[..., colour] = means[:, colour::6]
     return half
 
 

@@ -26,9 +26,7 @@ def version() -> int:
     return max(0, int(_LIBC.syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_ONLY))))
 
 
-def allow_only(
-    *, read: Iterable[Path], write: Iterable[Path], names: Iterable[Path], devices: Iterable[Path]
-) -> bool:
+def allow_only(*, read: Iterable[Path], write: Iterable[Path], names: Iterable[Path], devices: Iterable[Path]) -> bool:
     """From now on for this process and its threads, for good. False where the kernel has no Landlock.
 
     Needs no_new_privs. Of folders in `names` only the names inside may be read; `devices` may be read and written.

@@ -39,9 +39,7 @@ class Region:
     height0: int
 
 
-def true_downsample(
-    *, full: tuple[int, int], level: tuple[int, int], tile: tuple[int, int] | None = None
-) -> float:
+def true_downsample(*, full: tuple[int, int], level: tuple[int, int], tile: tuple[int, int] | None = None) -> float:
     """The ratio level 0 : level of the picture itself, from sizes that may be rounded or padded.
 
     Scanners halve, but write sizes rounded down, rounded up, or padded to whole tiles: CAMELYON16 files

@@ -51,9 +51,7 @@ def paste(target: Pixels, patch: Rgb | None, *, x: int, y: int, width: int, heig
         target.rgb[top:bottom, left:right] = patch[top - y : bottom - y, left - x : right - x]
 
 
-def tiles_under(
-    *, x: int, y: int, width: int, height: int, level: Level
-) -> Iterable[tuple[int, int]]:
+def tiles_under(*, x: int, y: int, width: int, height: int, level: Level) -> Iterable[tuple[int, int]]:
     """(col, row) of the tiles of `level` that the rectangle touches, row by row."""
     first_col, first_row = max(0, x // level.tile_width), max(0, y // level.tile_height)
     last_col = min(level.cols, -(-(x + width) // level.tile_width))

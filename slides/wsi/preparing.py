@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 import simplejpeg
 
 from slides.wsi import tile_index, tile_store
-from slides.wsi.convert import TILE_SIDE, PyramidPlan, plan_pyramid, write_pyramid
+from slides.wsi.convert import PyramidPlan, plan_pyramid, write_pyramid
 from slides.wsi.properties import ScaleState
 from slides.wsi.reader import SlideReader, encoded_png
 from slides.wsi.source_jpeg_tiles import JpegTileSource
+from slides.wsi.store_plan import StorePlan
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_store import CONVERTED, PASS_THROUGH, TileIndex
 from slides.wsi.tissue import tissue_mask
@@ -31,31 +31,10 @@ _THREADS = 2
 OnProgress = Callable[[str, float], None]
 
 
-@dataclass(frozen=True, slots=True)
-class StorePlan:
-    """What a slide's tiles will be: the file's own (`pass_through`) or a converted pyramid, and why."""
-
-    kind: str
-    reason: str
-    side_pyramid: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "reason": self.reason, "side_pyramid": self.side_pyramid}
-
-
-def plan_store(slide: SlideReader) -> StorePlan:
-    large = max(slide.properties.width, slide.properties.height) > TILE_SIDE
-    if slide.pass_through.possible:
-        return StorePlan(PASS_THROUGH, slide.pass_through.reason, large)
-    return StorePlan(CONVERTED, slide.pass_through.reason, False)
-
-
-def prepare_slide(
-    slide: SlideReader, output: Path, associated: Path | None, on_progress: OnProgress
-) -> dict[str, Any]:
+def prepare_slide(slide: SlideReader, output: Path, associated: Path | None, on_progress: OnProgress) -> dict[str, Any]:
     """Fill `output` with the tile store and thumbnail.jpg; label and macro go to `associated` as PNG."""
     started = time.monotonic()
-    plan = plan_store(slide)
+    plan = slide.store_plan
     index, own_pyramid = _make_tiles(slide, plan, output, on_progress)
     document = _write(slide, plan, index, output, own_pyramid=own_pyramid)
     on_progress("finding tissue", 0.0)
@@ -74,9 +53,7 @@ def prepare_slide(
     }
 
 
-def _make_tiles(
-    slide: SlideReader, plan: StorePlan, output: Path, on_progress: OnProgress
-) -> tuple[TileIndex, bool]:
+def _make_tiles(slide: SlideReader, plan: StorePlan, output: Path, on_progress: OnProgress) -> tuple[TileIndex, bool]:
     """The index, and whether a pyramid of our own stands beside the slide's tiles."""
     if plan.kind == CONVERTED:
         return _converted(slide, output, on_progress), True
@@ -105,9 +82,7 @@ def _write_pyramid(
     slide: SlideReader, plan: PyramidPlan, output: Path, on_fraction: Callable[[float], None]
 ) -> tuple[TiffLevel, ...]:
     mpp = slide.scale if slide.properties.scale_state == ScaleState.OK else None
-    return write_pyramid(
-        slide.source, plan, output / PYRAMID_NAME, icc=slide.icc, mpp=mpp, on_fraction=on_fraction
-    )
+    return write_pyramid(slide.source, plan, output / PYRAMID_NAME, icc=slide.icc, mpp=mpp, on_fraction=on_fraction)
 
 
 def _indexed(path: Path, levels: tuple[TiffLevel, ...], *, file: int, headers: int) -> TileIndex:
@@ -148,9 +123,7 @@ def _scan(source: JpegTileSource, native: TileIndex, on_progress: OnProgress) ->
             stage(start / numbers.size)
 
 
-def _write(
-    slide: SlideReader, plan: StorePlan, index: TileIndex, output: Path, *, own_pyramid: bool
-) -> dict[str, Any]:
+def _write(slide: SlideReader, plan: StorePlan, index: TileIndex, output: Path, *, own_pyramid: bool) -> dict[str, Any]:
     files = []
     if plan.kind == PASS_THROUGH:
         files.append(tile_store.file_entry(slide.path, named="source"))
@@ -197,5 +170,3 @@ def _write_associated(slide: SlideReader, folder: Path) -> list[str]:
             (folder / f"{name}.png").write_bytes(encoded_png(rgb))
             written.append(name)
     return written
-
-

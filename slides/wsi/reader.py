@@ -32,6 +32,7 @@ from slides.wsi.source_large_image import LargeImageSource
 from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
 from slides.wsi.source_tiff import TiffSource
 from slides.wsi.source_upright import UprightSource
+from slides.wsi.store_plan import StorePlan, plan_store
 from slides.wsi.tiff_pyramid import TiffLevel, check_brightfield, label_and_macro, levels_of
 from slides.wsi.tiff_scale import scale_of_tiff
 from slides.wsi.tile_index import PassThrough, index_tiles, judge_pass_through
@@ -69,6 +70,16 @@ class SlideReader:
         self._slide = opened.slide
         self._layout = opened.layout
         self._scale = scale
+
+    @property
+    def store_plan(self) -> StorePlan:
+        """What the tile store of this slide is to be."""
+        return plan_store(
+            pass_through_possible=self.pass_through.possible,
+            reason=self.pass_through.reason,
+            width=self.properties.width,
+            height=self.properties.height,
+        )
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -258,7 +269,7 @@ def _open_with_large_image(path: Path, *, said: str) -> _Opened:
         source = LargeImageSource(path)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 its sources raise what their libraries raise; all mean "cannot be read"
+    except Exception as error:  # its sources raise what their libraries raise; all mean "cannot be read"
         raise SlideRefused(
             RefusalCode.NOT_A_SLIDE if not said else RefusalCode.UNSUPPORTED_FORMAT,
             f"The file is not a slide of a known format{f' ({said})' if said else ''}. Send the scanner's own file.",
@@ -425,5 +436,3 @@ def encoded_png(rgb: Rgb) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG")
     return buffer.getvalue()
-
-

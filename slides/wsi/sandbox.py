@@ -21,11 +21,13 @@ from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
 from slides.wsi.pixels import Pixels
 from slides.wsi.properties import ScaleState, SlideProperties
 from slides.wsi.slide_files import files_of
+from slides.wsi.store_plan import StorePlan
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LARGEST_IMAGE_BYTES = 64 << 20
 _ASSOCIATED = ("label", "macro")
 _MOST_AHEAD = 32
+_PARTING_SECONDS = 2.0
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
                 "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}  # fmt: skip
 
@@ -50,13 +52,7 @@ class Limits:
     namespaces: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class StorePlan:
-    """What a slide's tiles are or would be: `pass_through` or `converted`, with the reason in words."""
-
-    kind: str
-    reason: str
-    side_pyramid: bool
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ class PreparedSlide:
     seconds: float
 
 
-def describe(path: Path, *, limits: Limits = Limits()) -> Description:
+def describe(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Description:
     """What the file is and what would become of it; writes nothing. Raises SlideRefused."""
     with _Child({"task": "describe"}, path, limits=limits) as child:
         answer = child.answer(seconds=limits.describe_seconds)
@@ -98,7 +94,7 @@ def prepare(
     output_dir: Path,
     *,
     associated_dir: Path,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     on_progress: OnProgress = lambda stage, fraction: None,
 ) -> PreparedSlide:
     """Make the tile store and thumbnail of a slide in `output_dir`, label and macro in `associated_dir`.
@@ -118,7 +114,7 @@ def open_pixels(
     *,
     mpp_override: tuple[float, float] | None = None,
     store: Path | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> "PixelSource":
     """Pixels of a slide, decoded in a child. `store`: its tile store, when there is one, is read instead: faster."""
     return PixelSource(path, mpp_override=mpp_override, store=store, limits=limits)
@@ -176,7 +172,8 @@ class PixelSource:
     def thumbnail_at_mpp(self, mpp: float) -> Pixels:
         """The whole slide at `mpp` um per pixel."""
         self._check_scale()
-        assert self.mpp_x is not None and self.mpp_y is not None
+        assert self.mpp_x is not None
+        assert self.mpp_y is not None
         width = max(1, round(self.width * self.mpp_x / mpp))
         height = max(1, round(self.height * self.mpp_y / mpp))
         whole = Pixels.white(width, height)
@@ -231,7 +228,9 @@ class PixelSource:
     def __enter__(self) -> "PixelSource":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -343,9 +342,13 @@ class _Child:
         return os.pread(self._log, 4096, max(0, size - 4096)).decode("utf-8", "replace")
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for descriptor in (self._requests, self._replies, self._lifeline, self._log):
+        os.close(self._lifeline)  # the warden ends the decoder, then itself; one that cannot is ended from here
+        try:
+            self._process.wait(timeout=_PARTING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for descriptor in (self._requests, self._replies, self._log):
             os.close(descriptor)
 
     def __enter__(self) -> "_Child":
@@ -446,10 +449,7 @@ def _properties_from(answer: Mapping[str, Any]) -> SlideProperties:
 
 
 def _plan_from(answer: Mapping[str, Any]) -> StorePlan:
-    plan = answer["store"]
-    if plan["kind"] not in (tile_store.PASS_THROUGH, tile_store.CONVERTED):
-        raise ValueError(f"unknown store kind {plan['kind']!r}")
-    return StorePlan(plan["kind"], str(plan["reason"])[:500], bool(plan["side_pyramid"]))
+    return StorePlan.from_json(answer["store"])
 
 
 def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path) -> PreparedSlide:

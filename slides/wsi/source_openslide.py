@@ -41,9 +41,7 @@ class OpenSlideSource:
             self._read_into(pixels, level_index, (left, top, right, bottom), x, y)
         return pixels
 
-    def _read_into(
-        self, pixels: Pixels, level_index: int, box: tuple[int, int, int, int], x: int, y: int
-    ) -> None:
+    def _read_into(self, pixels: Pixels, level_index: int, box: tuple[int, int, int, int], x: int, y: int) -> None:
         left, top, right, bottom = box
         patch = self._read(level_index, left, top, right - left, bottom - top)
         small = right - left <= _RETRY_SIDE and bottom - top <= _RETRY_SIDE

@@ -1,9 +1,14 @@
 """A picture stored turned or mirrored (TIFF Orientation tag), read as it should be seen."""
 
+from typing import TypeVar
+
 import numpy as np
+import numpy.typing as npt
 
 from slides.wsi.geometry import Level
-from slides.wsi.pixels import LevelSource, Pixels, Rgb
+from slides.wsi.pixels import LevelSource, Pixels
+
+Pixel = TypeVar("Pixel", bound=np.generic)
 
 # Orientation: (rows and columns change places, then mirrored left-right, then top-bottom); TIFF 6.0 section 8
 _STORED_TO_UPRIGHT = {
@@ -17,7 +22,7 @@ _STORED_TO_UPRIGHT = {
 }
 
 
-def upright(array: Rgb, orientation: int) -> Rgb:
+def upright(array: npt.NDArray[Pixel], orientation: int) -> npt.NDArray[Pixel]:
     """(H, W, ...) as stored to as seen."""
     if orientation == 1:
         return array
@@ -43,9 +48,7 @@ class UprightSource:
     def _turned(self, level: Level) -> Level:
         if not self._swap:
             return level
-        return Level(
-            level.index, level.height, level.width, level.downsample, level.tile_height, level.tile_width
-        )
+        return Level(level.index, level.height, level.width, level.downsample, level.tile_height, level.tile_width)
 
     def read_level(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels:
         level = self.levels[level_index]

@@ -70,6 +70,11 @@ def _program(architecture: int, clone: int, clone3: int, refused: tuple[int, ...
     for number in refused:
         lines += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, no)]
     lines += [(_EQUAL, 0, 1, clone3), (_RETURN, 0, 0, none)]
-    lines += [(_EQUAL, 0, 3, clone), (_LOAD, 0, 0, _FIRST_ARGUMENT), (_AND_SET, 1, 0, _CLONE_THREAD), (_RETURN, 0, 0, no)]
+    lines += [
+        (_EQUAL, 0, 3, clone),
+        (_LOAD, 0, 0, _FIRST_ARGUMENT),
+        (_AND_SET, 1, 0, _CLONE_THREAD),
+        (_RETURN, 0, 0, no),
+    ]
     lines += [(_RETURN, 0, 0, _ALLOW)]
     return b"".join(struct.pack("HBBI", *line) for line in lines)

@@ -75,9 +75,7 @@ def compression_name(compression: int) -> str:
     return names.get(compression, f"compressed by method {compression}")
 
 
-def index_tiles(
-    descriptor: int, levels: Sequence[TiffLevel], *, file: int, header_offset: int = 0
-) -> TileIndex:
+def index_tiles(descriptor: int, levels: Sequence[TiffLevel], *, file: int, header_offset: int = 0) -> TileIndex:
     """Places of all tiles with the headers to put before them. Sparse and headless tiles are flagged missing or corrupt."""
     headers: list[bytes] = []
     tables: list[Records] = []
@@ -90,9 +88,7 @@ def index_tiles(
             headers.append(header)
         first_tile.append(sum(table.size for table in tables))
         tables.append(_records(descriptor, tiff_level, file=file, header=header_offset + headers.index(header)))
-    return TileIndex(
-        tuple(each.level for each in levels), tuple(first_tile), np.concatenate(tables), tuple(headers)
-    )
+    return TileIndex(tuple(each.level for each in levels), tuple(first_tile), np.concatenate(tables), tuple(headers))
 
 
 def _records(descriptor: int, tiff_level: TiffLevel, *, file: int, header: int) -> Records:

@@ -24,9 +24,7 @@ INDEX_NAME, TILES_NAME, HEADERS_NAME = "index.json", "tiles.npy", "headers.bin"
 OK, MISSING, CORRUPT = 0, 1, 2
 PASS_THROUGH, CONVERTED = "pass_through", "converted"
 
-TILE_RECORD = np.dtype(
-    [("offset", "<u8"), ("length", "<u4"), ("file", "u1"), ("flag", "u1"), ("header", "<u2")]
-)
+TILE_RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("file", "u1"), ("flag", "u1"), ("header", "<u2")])
 Records = npt.NDArray[np.void]
 
 

@@ -34,7 +34,7 @@ def _optical_density(rgb: Rgb) -> np.ndarray:
 
 def _ink(density: np.ndarray) -> Mask:
     """Dense and of no stain's colour: blue and green ink (red absorbed most), black ink (all alike)."""
-    red, green, blue = density[..., 0], density[..., 1], density[..., 2]
+    red, green = density[..., 0], density[..., 1]
     strong = density.max(axis=2) > _INK_OD
     cold = red > 1.25 * green
     black = (density.min(axis=2) > 0.6) & (density.max(axis=2) < 1.25 * density.min(axis=2))

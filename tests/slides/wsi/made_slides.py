@@ -58,13 +58,24 @@ def write_svs(path: Path, rgb: Rgb, *, mpp: str = "0.5") -> Path:
     """As an Aperio scanner writes it: RGB JPEG tiles, a thumbnail, a label (subfile type 1) and a macro (9)."""
     height, width = rgb.shape[:2]
     description = APERIO.format(width=width, height=height, mpp=mpp)
-    jpeg = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 90, "outcolorspace": "rgb"}, "metadata": None}
+    jpeg = {
+        "photometric": "rgb",
+        "compression": "jpeg",
+        "compressionargs": {"level": 90, "outcolorspace": "rgb"},
+        "metadata": None,
+    }
     with tifffile.TiffWriter(path) as file:
         file.write(rgb, tile=(256, 256), description=description, **jpeg)
         file.write(halved(halved(rgb)), description=description, rowsperstrip=16, **jpeg)
         file.write(np.full((60, 50, 3), (10, 200, 10), np.uint8), subfiletype=1, description="Aperio\r\nlabel 50x60",
                    photometric="rgb", compression="lzw", metadata=None)  # fmt: skip
-        file.write(np.full((40, 130, 3), (200, 10, 10), np.uint8), subfiletype=9, rowsperstrip=8, description="Aperio\r\nmacro 130x40", **jpeg)
+        file.write(
+            np.full((40, 130, 3), (200, 10, 10), np.uint8),
+            subfiletype=9,
+            rowsperstrip=8,
+            description="Aperio\r\nmacro 130x40",
+            **jpeg,
+        )
     return path
 
 

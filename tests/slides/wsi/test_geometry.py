@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from slides.wsi.geometry import Level, content_size, true_downsample
 
 
-
 @pytest.mark.parametrize(
     ("level", "expected"),
     [

@@ -84,6 +84,7 @@ print(json.dumps({"tried": len(attempts), "escaped": escaped, "usable": usable})
 os._exit(0)
 """
 
+
 def probe(tmp_path: Path, *, namespaces: bool) -> dict[str, object]:
     slide, output, secret, unix = (tmp_path / name for name in ("a.svs", "output", "others/secret", "socket"))
     slide.write_bytes(b"slide")

@@ -44,7 +44,10 @@ def test_the_frame_header_is_read() -> None:
     assert (frame.width, frame.height, frame.components, frame.bits, frame.baseline) == (64, 48, 3, 8, True)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"II*\0", b"\xff\xd8\xff\xc0\x00\x04\x08\x00", b"\xff\xd8" + b"\xff" * 50])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff\xd8", b"\xff\xd8\xff\xd9", b"II*\0", b"\xff\xd8\xff\xc0\x00\x04\x08\x00", b"\xff\xd8" + b"\xff" * 50],
+)
 def test_broken_headers_are_named_not_guessed(data: bytes) -> None:
     with pytest.raises(NotJpeg):
         parse_frame(data)

@@ -109,7 +109,9 @@ def test_a_wrong_unit_is_implausible_and_not_believed(tmp_path: Path) -> None:
         assert pixels.mpp_x is None
 
 
-@pytest.mark.parametrize(("said", "mpp"), [("0.499", 0.499), ("0,499", 0.499), ("0", None), ("nan", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("said", "mpp"), [("0.499", 0.499), ("0,499", 0.499), ("0", None), ("nan", None), ("-1", None)]
+)
 def test_the_scale_text_of_a_scanner_is_read_or_left(tmp_path: Path, said: str, mpp: float | None) -> None:
     properties = sandbox.describe(write_svs(tmp_path / "slide.svs", PICTURE, mpp=said)).properties
     assert properties.mpp_x == mpp
@@ -146,7 +148,13 @@ def test_ome_levels_in_child_directories_are_found(tmp_path: Path, compression: 
     path = tmp_path / "slide.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as file:
         common = {"photometric": "rgb", "compression": compression, "tile": (256, 256)}
-        metadata = {"axes": "YXS", "PhysicalSizeX": 250, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 250, "PhysicalSizeYUnit": "nm"}
+        metadata = {
+            "axes": "YXS",
+            "PhysicalSizeX": 250,
+            "PhysicalSizeXUnit": "nm",
+            "PhysicalSizeY": 250,
+            "PhysicalSizeYUnit": "nm",
+        }
         file.write(PICTURE, subifds=2, metadata=metadata, **common)
         file.write(halved(PICTURE), subfiletype=1, **common)
         file.write(halved(halved(PICTURE)), subfiletype=1, **common)

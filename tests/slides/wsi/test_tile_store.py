@@ -90,7 +90,9 @@ def test_the_pyramid_file_is_right_for_other_readers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("profile", [b"no profile", b"\0" * (5 << 20)])
 def test_a_bogus_colour_profile_is_left_out(tmp_path: Path, profile: bytes) -> None:
     path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, PICTURE, photometric="rgb", compression="deflate", tile=(256, 256), metadata=None, iccprofile=profile)
+    tifffile.imwrite(
+        path, PICTURE, photometric="rgb", compression="deflate", tile=(256, 256), metadata=None, iccprofile=profile
+    )
     made = prepared(path, tmp_path)
     assert not made.properties.icc
     with tifffile.TiffFile(made.tile_store / "pyramid.tif") as file:
