@@ -12,6 +12,7 @@ from django.db import transaction
 
 from accounts.enums import Role
 from accounts.models import User
+from analysis.detector.card import ModelRefused as CardRefused
 from analysis.errors import AnalysisError
 from analysis.models_registry import register_shipped
 from analysis.runs import latest_job, live_run
@@ -62,7 +63,7 @@ class Command(BaseCommand):
         files = demo_files(options["folder"])
         try:
             model_version = register_shipped()
-        except AnalysisError as error:
+        except (AnalysisError, CardRefused) as error:
             raise CommandError(f"The shipped model cannot be registered: {error}") from error
         self.stdout.write(f"Model version: {model_version}")
         self._make_people()
