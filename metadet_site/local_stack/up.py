@@ -12,7 +12,7 @@ from pathlib import Path
 
 from metadet_site import __version__
 from metadet_site.env import BadSetting, env_bool, env_int, env_secret
-from metadet_site.local_stack import valkey
+from metadet_site.local_stack import migrated, valkey
 from metadet_site.local_stack.console import Console
 from metadet_site.local_stack.errors import LocalStackError, PortTaken
 from metadet_site.local_stack.home import REPOSITORY, Home, make_socket_folder, open_home, publish, withdraw
@@ -63,6 +63,7 @@ class LocalStack:
         self.console = console
         self.supervisor = supervisor
         self.started = False
+        self.cluster: Cluster | None = None  # None when DATABASE_URL names another database
 
     def start(self) -> None:
         self.console.say(f"metadet {__version__}, research use only. State in {self.home.folder}.")
@@ -77,10 +78,9 @@ class LocalStack:
         self.started = True
         self._say_isolation()
         demo_wanted = env_bool("METADET_DEMO", True) and not self.home.demo_loaded.exists()
-        if demo_wanted:
-            self._make_demo()
+        demo_made = demo_wanted and self._make_demo()
         self._say_links()
-        if demo_wanted:
+        if demo_made:
             self._wait_for_demo()
 
     def _common_environment(self) -> dict[str, str]:
@@ -129,9 +129,9 @@ class LocalStack:
         self.supervisor.start(*services, patience_s=3600)
         if cluster is not None:
             cluster.set_up_roles()
-        published = {
-            name: self.environment[name] for name in ("DATABASE_URL", "CELERY_BROKER_URL") if name in self.environment
-        }
+            self.cluster = cluster
+        names = ["DATABASE_URL", "CELERY_BROKER_URL"]
+        published: dict[str, str] = {name: self.environment[name] for name in names if name in self.environment}
         if self.owner_url is not None:
             published["METADET_DATABASE_OWNER_URL"] = self.owner_url
         publish(self.home, published, socket_folder=socket_folder)
@@ -159,12 +159,16 @@ class LocalStack:
         )
 
     def _migrate(self) -> None:
+        if self.cluster is not None and migrated.is_up_to_date(self.cluster):
+            return
         self.console.say("Bringing the database up to date ...")
         environment = self.environment | {"METADET_PROCESS": "migrate"}
         if self.owner_url is not None:
             environment["METADET_DATABASE_OWNER_URL"] = self.owner_url
         if self.supervisor.run_once("migrate", manage("migrate", "--no-input", "--verbosity", "1"), environment):
             raise LocalStackError("the database could not be brought up to date; the lines above say why.")
+        if self.cluster is not None:
+            migrated.remember(self.cluster)
 
     # -- what runs the product ------------------------------------------------------------------
 
@@ -187,7 +191,7 @@ class LocalStack:
         return Service(
             name=queue,
             command=[
-                *(sys.executable, "-W", "ignore::celery.platforms.SecurityWarning", "-m", "celery", "--quiet"),
+                *(sys.executable, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet"),
                 *("-A", "metadet_site.celery", "worker"),
                 *("-Q", queue, "-n", f"{queue}@{platform.node() or 'localhost'}"),
                 *("--pool", "prefork", "--concurrency", "1", "--loglevel", "INFO"),
@@ -230,11 +234,13 @@ class LocalStack:
             for line in missing:
                 self.console.say(f"  - {line}")
 
-    def _make_demo(self) -> None:
+    def _make_demo(self) -> bool:
         """People, cases and imports: seconds. What the workers then do with them is waited for after the links are shown."""
         self.console.say("First start: making the demo ...")
         if self.supervisor.run_once("demo", manage("load_demo"), self.environment | {"METADET_PROCESS": "demo"}):
             self.console.say("The demo could not be made (see above); the next start tries again.")
+            return False
+        return True
 
     def _wait_for_demo(self) -> None:
         self.console.say("The demo slides are being prepared and read; you can log in meanwhile.")
@@ -295,11 +301,11 @@ def is_free(port: int) -> bool:
 
 
 def answers(port: int) -> bool:
-    """Whether the web server gives a page; an error of the server does not count."""
+    """Whether the web server and its database answer."""
     connection = http.client.HTTPConnection(ADDRESS, port, timeout=3)
     try:
-        connection.request("GET", "/accounts/login/")
-        return connection.getresponse().status < 500
+        connection.request("GET", "/health/")
+        return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False
     finally:

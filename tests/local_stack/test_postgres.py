@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from metadet_site.local_stack import postgres
+from metadet_site.local_stack import migrated, postgres
 from metadet_site.local_stack.errors import CannotBecomeUnprivileged, LocalStackError, NoBinaries, OtherMajorVersion
 from metadet_site.local_stack.postgres import NOT_DURABLE, Binaries, Cluster, find_binaries
 
@@ -237,3 +237,23 @@ def test_as_nobody_below_a_closed_folder_it_says_which(
     again.socket_folder.mkdir()
     with pytest.raises(CannotBecomeUnprivileged, match=r"is closed to others(.|\n)*ordinary user"):
         again.prepare()
+
+
+def test_the_database_is_up_to_date_only_as_long_as_nothing_changed(
+    owned_table: Cluster, monkeypatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(migrated, "REPOSITORY", tmp_path)
+    migration = tmp_path / "app" / "migrations" / "0001_initial.py"
+    migration.parent.mkdir(parents=True)
+    migration.write_text("one")
+    assert not migrated.is_up_to_date(owned_table)
+    migrated.remember(owned_table)
+    assert migrated.is_up_to_date(owned_table)
+    migration.write_text("two")
+    assert not migrated.is_up_to_date(owned_table)
+    migrated.remember(owned_table)
+    with owned_table.connect("metadet_owner", database="metadet") as connection:
+        connection.execute("CREATE TABLE django_migrations (id int, app text, name text, applied timestamptz)")
+        connection.execute("INSERT INTO django_migrations VALUES (1, 'app', '0001_initial', now())")
+        assert not migrated.is_up_to_date(owned_table)
+        connection.execute("DROP TABLE django_migrations")

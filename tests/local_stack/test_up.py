@@ -225,6 +225,7 @@ def test_the_next_start_works_and_stops_clean(start: Callable[..., Stack]) -> No
     again = start()
     again.wait_until_up()
     assert again.page_status() == 200
+    assert "Bringing the database up to date" not in again.said()  # it was, and nothing has changed
     everything = again.everything()
     sockets = again.sockets()
     assert again.stop(signal.SIGTERM) == 0, again.said()[-3000:]
