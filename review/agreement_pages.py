@@ -23,6 +23,7 @@ from review.reporting.agreement_csv import discordances_csv, figures_csv, pairs_
 from review.state import other_read_facts
 from slides.enums import SlideState
 from slides.models import Slide
+from slides.requester import requester
 
 
 class AgreementFilter(forms.Form):
@@ -58,21 +59,21 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
     _check_auditor(request)
     form = AgreementFilter(request.GET or None)
     chosen = form.chosen()
-    unaided = pairs(user=request.user, stage=CallStage.UNAIDED, chosen=chosen)
-    final = pairs(user=request.user, stage=CallStage.FINAL, chosen=chosen)
+    unaided = pairs(user=requester(request), stage=CallStage.UNAIDED, chosen=chosen)
+    final = pairs(user=requester(request), stage=CallStage.FINAL, chosen=chosen)
     context = {
         "form": form,
-        "model": ModelVersion.objects.filter(pk=chosen.model_version_id).first(),
+        "model": _model(chosen),
         "tables": [two_by_two(unaided, CallStage.UNAIDED), two_by_two(final, CallStage.FINAL)],
         "discordances": discordances(unaided, final),
         "any_pairs": bool(unaided or final),
         "query": request.GET.urlencode(),
-        "blinded": visibility.blinded_slides(request.user).count(),
+        "blinded": visibility.blinded_slides(requester(request)).count(),
     }
     response = render(request, "review/agreement.html", context)
     with transaction.atomic():
         details = {"filter": _described(chosen), "slides": {"unaided": len(unaided), "final": len(final)}}
-        record(EventKind.AGREEMENT_VIEWED, actor=request.user, details=details, request=request)
+        record(EventKind.AGREEMENT_VIEWED, actor=requester(request), details=details, request=request)
     return response
 
 
@@ -82,8 +83,8 @@ def agreement_export(request: HttpRequest, figure: str) -> HttpResponse:
     """`figures`, `slides` or `discordance` as CSV, under the page's filter."""
     _check_auditor(request)
     chosen = AgreementFilter(request.GET or None).chosen()
-    unaided = pairs(user=request.user, stage=CallStage.UNAIDED, chosen=chosen)
-    final = pairs(user=request.user, stage=CallStage.FINAL, chosen=chosen)
+    unaided = pairs(user=requester(request), stage=CallStage.UNAIDED, chosen=chosen)
+    final = pairs(user=requester(request), stage=CallStage.FINAL, chosen=chosen)
     if figure == "figures":
         data = figures_csv([two_by_two(unaided, CallStage.UNAIDED), two_by_two(final, CallStage.FINAL)])
     elif figure == "slides":
@@ -95,7 +96,7 @@ def agreement_export(request: HttpRequest, figure: str) -> HttpResponse:
     digest = hashlib.sha256(data).hexdigest()
     with transaction.atomic():
         details = {"what": f"agreement {figure}", "filter": _described(chosen), "sha256": digest, "bytes": len(data)}
-        record(EventKind.EXPORTED, actor=request.user, details=details, request=request)
+        record(EventKind.EXPORTED, actor=requester(request), details=details, request=request)
     response = HttpResponse(data, content_type="text/csv; charset=utf-8")
     response["Content-Disposition"] = f'attachment; filename="metadet-agreement-{figure}.csv"'
     response["X-Content-SHA256"] = digest
@@ -107,11 +108,11 @@ def agreement_export(request: HttpRequest, figure: str) -> HttpResponse:
 def audit_slide_page(request: HttpRequest, slide_id: UUID) -> HttpResponse:
     """The viewer with the AI and every locked read. The script asks for the AI result; that is the event."""
     _check_auditor(request)
-    slide = Slide.objects.visible_to(request.user).select_related("case", "node").filter(pk=slide_id).first()
+    slide = Slide.objects.visible_to(requester(request)).select_related("case", "node").filter(pk=slide_id).first()
     if slide is None or slide.state != SlideState.READY:
         raise Http404
-    visibility.check_ai_visible(user=request.user, slide=slide)
-    reads = visibility.other_reads(user=request.user, slide=slide)
+    visibility.check_ai_visible(user=requester(request), slide=slide)
+    reads = visibility.other_reads(user=requester(request), slide=slide)
     ai_url = f"/api/agreement/slides/{slide.pk}/ai/"
     boot = boot_data(request, mode="audit", slide=slide) | {
         "urls": {
@@ -126,7 +127,7 @@ def audit_slide_page(request: HttpRequest, slide_id: UUID) -> HttpResponse:
 
 
 def _check_auditor(request: HttpRequest) -> None:
-    if not request.user.has_role(Role.AUDITOR):
+    if not requester(request).has_role(Role.AUDITOR):
         raise Http404
 
 
@@ -141,3 +142,7 @@ def _described(chosen: Filter) -> dict[str, str]:
         )
         if value
     }
+
+
+def _model(chosen: Filter) -> ModelVersion | None:
+    return ModelVersion.objects.filter(pk=chosen.model_version_id).first() if chosen.model_version_id else None

@@ -33,6 +33,7 @@ from review.serializers import (
 )
 from review.state import other_read_facts, read_state
 from slides.models import Case, Slide
+from slides.requester import requester
 
 READS = has_any_role(Role.READER, Role.ADJUDICATOR)
 AUDITS = has_any_role(Role.AUDITOR)
@@ -50,7 +51,7 @@ class ReadActView(APIView):
 
     def post(self, request: Request, read_id: UUID, **kwargs: Any) -> Response:
         reading.own_read(
-            user=request.user, read_id=read_id
+            user=requester(request), read_id=read_id
         )  # an answer kept from before is not for who lost access since
         form = self.request_serializer(data=request.data)
         form.is_valid(raise_exception=True)
@@ -59,7 +60,7 @@ class ReadActView(APIView):
             return 200, read_state(self.act(read_id, dict(form.validated_data), **kwargs))
 
         status, body = answer_once(
-            user=request.user,
+            user=requester(request),
             key=key_of(request),
             path=request.path,
             wanted=json.loads(json.dumps(form.validated_data, default=str)),
@@ -73,7 +74,7 @@ class ReadView(APIView):
 
     @extend_schema(responses=STATE)
     def get(self, request: Request, read_id: UUID) -> Response:
-        return Response(read_state(reading.own_read(user=request.user, read_id=read_id)))
+        return Response(read_state(reading.own_read(user=requester(request), read_id=read_id)))
 
 
 @extend_schema(request=CallRequest, responses=STATE)
@@ -82,7 +83,7 @@ class CallsView(ReadActView):
 
     def act(self, read_id: UUID, data: dict[str, Any], **kwargs: Any) -> Read:
         return reading.record_call(
-            user=self.request.user,
+            user=requester(self.request),
             read_id=read_id,
             value=CallValue(data["call"]),
             reason=data["reason"],
@@ -97,7 +98,7 @@ class MarksView(ReadActView):
 
     def act(self, read_id: UUID, data: dict[str, Any], **kwargs: Any) -> Read:
         return reading.add_mark(
-            user=self.request.user,
+            user=requester(self.request),
             read_id=read_id,
             outline=data["outline"],
             note=data["note"],
@@ -110,7 +111,7 @@ class MarksView(ReadActView):
 class MarkRemovalView(ReadActView):
     def act(self, read_id: UUID, data: dict[str, Any], **kwargs: Any) -> Read:
         return reading.remove_mark(
-            user=self.request.user,
+            user=requester(self.request),
             read_id=read_id,
             mark_id=kwargs["mark_id"],
             expected_version=data["expected_version"],
@@ -124,7 +125,7 @@ class LockView(ReadActView):
 
     def act(self, read_id: UUID, data: dict[str, Any], **kwargs: Any) -> Read:
         return reading.lock_read(
-            user=self.request.user,
+            user=requester(self.request),
             read_id=read_id,
             expected_version=data["expected_version"],
             request=self.request._request,
@@ -137,7 +138,7 @@ class DecisionsView(ReadActView):
 
     def act(self, read_id: UUID, data: dict[str, Any], **kwargs: Any) -> Read:
         return reading.decide(
-            user=self.request.user,
+            user=requester(self.request),
             read_id=read_id,
             lesion_id=data["lesion"],
             verdict=Verdict(data["verdict"]),
@@ -152,7 +153,7 @@ class DecisionsView(ReadActView):
 class UndoView(ReadActView):
     def act(self, read_id: UUID, data: dict[str, Any], **kwargs: Any) -> Read:
         return reading.undo(
-            user=self.request.user,
+            user=requester(self.request),
             read_id=read_id,
             expected_version=data["expected_version"],
             request=self.request._request,
@@ -164,16 +165,22 @@ class ProgressView(APIView):
 
     @extend_schema(request=ProgressRequest, responses={204: None})
     def post(self, request: Request, read_id: UUID) -> Response:
-        reading.own_read(user=request.user, read_id=read_id)
+        reading.own_read(user=requester(request), read_id=read_id)
         form = ProgressRequest(data=request.data)
         form.is_valid(raise_exception=True)
 
         def answer() -> tuple[int, dict[str, Any]]:
-            reading.report_progress(user=request.user, read_id=read_id, request=request._request, **form.validated_data)
+            reading.report_progress(
+                user=requester(request), read_id=read_id, request=request._request, **form.validated_data
+            )
             return 204, {}
 
         status, _ = answer_once(
-            user=request.user, key=key_of(request), path=request.path, wanted=dict(form.validated_data), act=answer
+            user=requester(request),
+            key=key_of(request),
+            path=request.path,
+            wanted=dict(form.validated_data),
+            act=answer,
         )
         return Response(status=status)
 
@@ -184,7 +191,7 @@ class ReadAiView(APIView):
 
     @extend_schema(responses=STATE)
     def get(self, request: Request, read_id: UUID) -> Response:
-        read = reading.own_read(user=request.user, read_id=read_id)
+        read = reading.own_read(user=requester(request), read_id=read_id)
         shown = visibility.ai_for_read(read=read, request=request._request)
         return Response(ai_facts(shown, base_url=f"/api/reads/{read.pk}/ai/"))
 
@@ -194,7 +201,7 @@ class ReadHeatmapView(APIView):
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, read_id: UUID) -> HttpResponse:
-        read = reading.own_read(user=request.user, read_id=read_id)
+        read = reading.own_read(user=requester(request), read_id=read_id)
         return _heatmap(visibility.run_of_read(read))
 
 
@@ -203,7 +210,7 @@ class ReadFieldView(APIView):
 
     @extend_schema(responses={(200, "image/jpeg"): OpenApiTypes.BINARY})
     def get(self, request: Request, read_id: UUID, lesion_id: UUID) -> FileResponse:
-        read = reading.own_read(user=request.user, read_id=read_id)
+        read = reading.own_read(user=requester(request), read_id=read_id)
         run = visibility.run_of_read(read)
         return _field(run, lesion_id)
 
@@ -216,7 +223,7 @@ class AuditAiView(APIView):
     def get(self, request: Request, slide_id: UUID) -> Response:
         slide = _slide(request, slide_id)
         run_id = _uuid_or_404(request.query_params.get("run"))
-        shown = visibility.ai_for_auditor(user=request.user, slide=slide, request=request._request, run_id=run_id)
+        shown = visibility.ai_for_auditor(user=requester(request), slide=slide, request=request._request, run_id=run_id)
         base_url = f"/api/agreement/slides/{slide.pk}/runs/{shown.run.pk}/" if shown.run else ""
         return Response(ai_facts(shown, base_url=base_url))
 
@@ -227,8 +234,8 @@ class AuditReadsView(APIView):
     @extend_schema(responses=STATE)
     def get(self, request: Request, slide_id: UUID) -> Response:
         slide = _slide(request, slide_id)
-        visibility.check_ai_visible(user=request.user, slide=slide)
-        reads = visibility.other_reads(user=request.user, slide=slide)
+        visibility.check_ai_visible(user=requester(request), slide=slide)
+        reads = visibility.other_reads(user=requester(request), slide=slide)
         return Response({"reads": [other_read_facts(read) for read in reads]})
 
 
@@ -238,7 +245,7 @@ class AuditHeatmapView(APIView):
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, slide_id: UUID, run_id: UUID) -> HttpResponse:
         slide = _slide(request, slide_id)
-        return _heatmap(visibility.run_file_for_auditor(user=request.user, slide=slide, run_id=run_id))
+        return _heatmap(visibility.run_file_for_auditor(user=requester(request), slide=slide, run_id=run_id))
 
 
 class AuditFieldView(APIView):
@@ -247,7 +254,7 @@ class AuditFieldView(APIView):
     @extend_schema(responses={(200, "image/jpeg"): OpenApiTypes.BINARY})
     def get(self, request: Request, slide_id: UUID, run_id: UUID, lesion_id: UUID) -> FileResponse:
         slide = _slide(request, slide_id)
-        return _field(visibility.run_file_for_auditor(user=request.user, slide=slide, run_id=run_id), lesion_id)
+        return _field(visibility.run_file_for_auditor(user=requester(request), slide=slide, run_id=run_id), lesion_id)
 
 
 # --- signing ----------------------------------------------------------------------------------------
@@ -259,12 +266,12 @@ class ManifestView(APIView):
     @extend_schema(responses=STATE)
     def get(self, request: Request, case_id: UUID) -> Response:
         case = own_case(request, case_id)
-        policies.check_can_sign(user=request.user, case=case)
+        policies.check_can_sign(user=requester(request), case=case)
         with transaction.atomic():
-            text, digest = signing.show_manifest(user=request.user, case=case)
+            text, digest = signing.show_manifest(user=requester(request), case=case)
         meanings = [
             {"value": item.value, "label": item.label}
-            for item in signing.allowed_meanings(user=request.user, case=case)
+            for item in signing.allowed_meanings(user=requester(request), case=case)
         ]
         return Response({"manifest": json.loads(text), "manifest_sha256": digest, "meanings": meanings})
 
@@ -279,12 +286,12 @@ class SignView(APIView):
         form.is_valid(raise_exception=True)
         data = form.validated_data
         known = Signature.objects.filter(
-            case=case, signer=request.user, manifest_sha256=data["manifest_sha256"], amendment=None
+            case=case, signer=requester(request), manifest_sha256=data["manifest_sha256"], amendment=None
         ).first()
         if known is not None and key_of(request):  # the answer was lost on its way, and the request sent again
             return Response(signature_facts(known))
         signature = signing.sign_case(
-            user=request.user,
+            user=requester(request),
             case=case,
             meaning=Meaning(data["meaning"]),
             password=data["password"],
@@ -303,18 +310,25 @@ class AmendView(APIView):
         case = own_case(request, case_id)
         form = AmendRequest(data=request.data)
         form.is_valid(raise_exception=True)
-        signature = Signature.objects.filter(case=case, signer=request.user).order_by("-version").first()
+        signature = Signature.objects.filter(case=case, signer=requester(request)).order_by("-version").first()
         if signature is None:
             raise NotAllowedNow("You have not signed this case.")
 
         def answer() -> tuple[int, dict[str, Any]]:
             amendment = signing.amend_case(
-                signature=signature, user=request.user, reason=form.validated_data["reason"], request=request._request
+                signature=signature,
+                user=requester(request),
+                reason=form.validated_data["reason"],
+                request=request._request,
             )
             return 200, {"id": str(amendment.pk), "reason": amendment.reason, "at": amendment.at.isoformat()}
 
         status, body = answer_once(
-            user=request.user, key=key_of(request), path=request.path, wanted=dict(form.validated_data), act=answer
+            user=requester(request),
+            key=key_of(request),
+            path=request.path,
+            wanted=dict(form.validated_data),
+            act=answer,
         )
         return Response(body, status=status)
 
@@ -336,14 +350,14 @@ def signature_facts(signature: Signature) -> dict[str, Any]:
 
 def own_case(request: Request, case_id: UUID) -> Case:
     """A case assigned to the person. Raises Http404."""
-    case = Case.objects.visible_to(request.user).filter(pk=case_id).first()
-    if case is None or policies.assignment_of(user=request.user, case=case) is None:
+    case = Case.objects.visible_to(requester(request)).filter(pk=case_id).first()
+    if case is None or policies.assignment_of(user=requester(request), case=case) is None:
         raise Http404
     return case
 
 
 def _slide(request: Request, slide_id: UUID) -> Slide:
-    slide = Slide.objects.visible_to(request.user).select_related("case", "node").filter(pk=slide_id).first()
+    slide = Slide.objects.visible_to(requester(request)).select_related("case", "node").filter(pk=slide_id).first()
     if slide is None:
         raise Http404
     return slide

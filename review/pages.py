@@ -25,6 +25,7 @@ from review.models import Assignment, Read, Signature
 from review.node_table import node_table
 from review.state import newest_call
 from slides.models import Case, Slide
+from slides.requester import requester
 
 PER_PAGE = 50
 
@@ -35,17 +36,17 @@ PER_PAGE = 50
 def worklist_page(request: HttpRequest) -> HttpResponse:
     _check_role(request, Role.READER, Role.ADJUDICATOR, Role.OPERATOR, Role.ADMINISTRATOR)
     search = request.GET.get("q", "").strip()
-    names = worklist.filters_for(request.user)
+    names = worklist.filters_for(requester(request))
     chosen = request.GET.get("filter", "mine")
     chosen = chosen if chosen in names else "mine"
-    rows = worklist.rows_for(request.user, search=search)
+    rows = worklist.rows_for(requester(request), search=search)
     page = Paginator(worklist.filtered(rows, chosen), PER_PAGE).get_page(request.GET.get("page"))
     tabs = [
         {"name": name, "words": words, "count": len(worklist.filtered(rows, name)), "current": name == chosen}
         for name, words in names.items()
     ]
     context = {"page": page, "tabs": tabs, "chosen": chosen, "q": search, "any_rows": bool(rows)}
-    return render(request, "review/worklist.html", context | {"reads": worklist.reads_cases(request.user)})
+    return render(request, "review/worklist.html", context | {"reads": worklist.reads_cases(requester(request))})
 
 
 @require_GET
@@ -53,7 +54,7 @@ def worklist_page(request: HttpRequest) -> HttpResponse:
 def next_case(request: HttpRequest) -> HttpResponse:
     _check_role(request, Role.READER, Role.ADJUDICATOR)
     after = request.GET.get("after", "")
-    case = worklist.next_case(request.user, after=_uuid(after))
+    case = worklist.next_case(requester(request), after=_uuid(after))
     if case is None:
         messages.success(request, "No other case is waiting for you.")
         return HttpResponseRedirect(resolve_url("worklist"))
@@ -79,7 +80,7 @@ def case_page(request: HttpRequest, case_id: UUID) -> HttpResponse:
 
 
 def _case_context(request: HttpRequest, case: Case, form: AssignForm | None = None) -> dict[str, Any]:
-    user = request.user
+    user = requester(request)
     assignment = policies.assignment_of(user=user, case=case)
     slides = list(Slide.objects.visible_to(user).filter(case=case).select_related("node", "case"))
     context: dict[str, Any] = {"case": case, "assignment": assignment, "slides": slides}
@@ -126,7 +127,7 @@ def _reading_part(user: User, case: Case, slides: list[Slide]) -> dict[str, Any]
 @login_required
 def assign(request: HttpRequest, case_id: UUID) -> HttpResponse:
     case = _visible_case(request, case_id)
-    if not policies.can_assign(user=request.user):
+    if not policies.can_assign(user=requester(request)):
         raise Http404
     form = AssignForm(request.POST)
     if not form.is_valid():
@@ -138,7 +139,7 @@ def assign(request: HttpRequest, case_id: UUID) -> HttpResponse:
             reader=data["reader"],
             role=AssignmentRole(data["role"]),
             due=data["due"],
-            actor=request.user,
+            actor=requester(request),
             request=request,
         )
         messages.success(request, f"{assignment.reader} has this case now as {assignment.get_role_display()}.")
@@ -151,11 +152,11 @@ def assign(request: HttpRequest, case_id: UUID) -> HttpResponse:
 @login_required
 def withdraw(request: HttpRequest, case_id: UUID, assignment_id: UUID) -> HttpResponse:
     case = _visible_case(request, case_id)
-    if not policies.can_assign(user=request.user):
+    if not policies.can_assign(user=requester(request)):
         raise Http404
     assignment = get_object_or_404(Assignment, pk=assignment_id, case=case)
     try:
-        assigning.withdraw_assignment(assignment=assignment, actor=request.user, request=request)
+        assigning.withdraw_assignment(assignment=assignment, actor=requester(request), request=request)
         messages.success(request, f"{assignment.reader} has this case no more.")
     except ReviewError as error:
         messages.error(request, str(error))
@@ -168,24 +169,24 @@ def withdraw(request: HttpRequest, case_id: UUID, assignment_id: UUID) -> HttpRe
 def open_read(request: HttpRequest, slide_id: UUID) -> HttpResponse:
     """POST begins the read (or goes on with it); GET goes on, or asks first: a link alone begins nothing."""
     _check_role(request, Role.READER, Role.ADJUDICATOR)
-    slide = Slide.objects.visible_to(request.user).select_related("case", "node").filter(pk=slide_id).first()
-    if slide is None or policies.assignment_of(user=request.user, case=slide.case) is None:
+    slide = Slide.objects.visible_to(requester(request)).select_related("case", "node").filter(pk=slide_id).first()
+    if slide is None or policies.assignment_of(user=requester(request), case=slide.case) is None:
         raise Http404
-    read = Read.objects.of(request.user).filter(slide=slide).first()
+    read = Read.objects.of(requester(request)).filter(slide=slide).first()
     if read is not None:
         return HttpResponseRedirect(resolve_url("read", read.pk))
-    why_not = policies.reason_against(policies.check_can_start_read, user=request.user, slide=slide)
+    why_not = policies.reason_against(policies.check_can_start_read, user=requester(request), slide=slide)
     if request.method == "GET" or why_not:
         status = 409 if why_not and request.method == "POST" else 200
         return render(request, "review/start_read.html", {"slide": slide, "why_not": why_not}, status=status)
-    read = reading.start_read(user=request.user, slide=slide, request=request)
+    read = reading.start_read(user=requester(request), slide=slide, request=request)
     return HttpResponseRedirect(resolve_url("read", read.pk))
 
 
 @require_GET
 @login_required
 def read_page(request: HttpRequest, read_id: UUID) -> HttpResponse:
-    read = reading.own_read(user=request.user, read_id=read_id)
+    read = reading.own_read(user=requester(request), read_id=read_id)
     boot = boot_data(request, mode="read", slide=read.slide) | {
         "read_id": str(read.pk),
         "urls": {
@@ -206,7 +207,7 @@ def boot_data(request: HttpRequest, *, mode: str, slide: Slide) -> dict[str, Any
     """What the viewer's script starts from; nothing of the AI is in it."""
     return {
         "mode": mode,
-        "user": {"name": str(request.user), "roles": list(request.user.roles)},
+        "user": {"name": str(requester(request)), "roles": list(requester(request).roles)},
         "csrf": get_token(request),
         "version": settings.VERSION,
         "slide_id": str(slide.pk),
@@ -240,7 +241,7 @@ def sign_page(request: HttpRequest, case_id: UUID) -> HttpResponse:
         return _sign_form(request, case, refusal="Choose the meaning and type your password.", status=400)
     try:
         signing.sign_case(
-            user=request.user,
+            user=requester(request),
             case=case,
             meaning=Meaning(form.cleaned_data["meaning"]),
             password=form.cleaned_data["password"],
@@ -263,12 +264,12 @@ def _sign_form(
     differences: list[dict[str, Any]] | None = None,
     status: int = 200,
 ) -> HttpResponse:
-    if reason := policies.reason_against(policies.check_can_sign, user=request.user, case=case):
+    if reason := policies.reason_against(policies.check_can_sign, user=requester(request), case=case):
         messages.error(request, f"The case cannot be signed now. {reason}")
         return HttpResponseRedirect(resolve_url("case", case.pk))
     with transaction.atomic():
-        text, digest = signing.show_manifest(user=request.user, case=case)
-    meanings = signing.allowed_meanings(user=request.user, case=case)
+        text, digest = signing.show_manifest(user=requester(request), case=case)
+    meanings = signing.allowed_meanings(user=requester(request), case=case)
     context = {
         "case": case,
         "manifest": json.loads(text),
@@ -285,12 +286,12 @@ def _sign_form(
 @login_required
 def amend(request: HttpRequest, case_id: UUID) -> HttpResponse:
     case = _assigned_case(request, case_id)
-    signature = Signature.objects.filter(case=case, signer=request.user).order_by("-version").first()
+    signature = Signature.objects.filter(case=case, signer=requester(request)).order_by("-version").first()
     if signature is None:
         raise Http404
     try:
         signing.amend_case(
-            signature=signature, user=request.user, reason=request.POST.get("reason", "")[:500], request=request
+            signature=signature, user=requester(request), reason=request.POST.get("reason", "")[:500], request=request
         )
         messages.success(
             request, "The case is open again. What you signed stays readable; sign anew when you are done."
@@ -305,7 +306,7 @@ def amend(request: HttpRequest, case_id: UUID) -> HttpResponse:
 def report_page(request: HttpRequest, case_id: UUID) -> HttpResponse:
     """Every signature that the person may see under the case, oldest first, with what was signed. Made for printing."""
     case = _visible_case(request, case_id)
-    signatures = [_printed(signature) for signature in visible_signatures(user=request.user, case=case)]
+    signatures = [_printed(signature) for signature in visible_signatures(user=requester(request), case=case)]
     return render(request, "review/report.html", {"case": case, "signatures": signatures})
 
 
@@ -334,7 +335,7 @@ def _printed(signature: Signature) -> dict[str, Any]:
 
 # --- who may open what -----------------------------------------------------------------------------
 def _visible_case(request: HttpRequest, case_id: UUID) -> Case:
-    case = Case.objects.visible_to(request.user).filter(pk=case_id).first()
+    case = Case.objects.visible_to(requester(request)).filter(pk=case_id).first()
     if case is None:
         raise Http404
     return case
@@ -343,13 +344,13 @@ def _visible_case(request: HttpRequest, case_id: UUID) -> Case:
 def _assigned_case(request: HttpRequest, case_id: UUID) -> Case:
     _check_role(request, Role.READER, Role.ADJUDICATOR)
     case = _visible_case(request, case_id)
-    if policies.assignment_of(user=request.user, case=case) is None:
+    if policies.assignment_of(user=requester(request), case=case) is None:
         raise Http404
     return case
 
 
 def _check_role(request: HttpRequest, *roles: Role) -> None:
-    if not request.user.has_role(*roles):
+    if not requester(request).has_role(*roles):
         raise Http404
 
 

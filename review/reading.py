@@ -197,7 +197,7 @@ def decide(
         policies.check_can_decide(read)
         text = text.strip()
         _check_verdict(verdict, reason, text)
-        lesion = Lesion.objects.filter(run_id=read.run_id, pk=lesion_id).first()
+        lesion = Lesion.objects.filter(run=visibility.run_of_read(read), pk=lesion_id).first()
         if lesion is None:
             raise Http404
         decision = Decision.objects.create(

@@ -23,7 +23,7 @@ from audit_trail.enums import EventKind, Outcome
 from audit_trail.keys import SealingKey
 from audit_trail.recording import record
 from review import policies
-from review.enums import Meaning, Phase
+from review.enums import AssignmentRole, Meaning, Phase
 from review.errors import InvalidInput, NotAllowedNow, RecordChanged
 from review.models import Amendment, Decision, Read, ShownManifest, Signature
 from review.node_table import node_table
@@ -93,7 +93,7 @@ def allowed_meanings(*, user: User, case: Case) -> list[Meaning]:
         return []
     if Signature.objects.filter(case=case, signer=user).exists():
         return [Meaning.AMENDMENT]
-    return [Meaning(ROLE_MEANINGS[assignment.role])]
+    return [Meaning(ROLE_MEANINGS[AssignmentRole(assignment.role)])]
 
 
 def sign_case(
@@ -325,10 +325,11 @@ def _iso(at: datetime | None) -> str | None:
 
 def _local_time(now: datetime, utc_offset_minutes: int | None) -> str:
     """Seconds are enough; the exact time stands in signed_at. Without an offset from the browser: the server's zone."""
-    zone = timezone.get_default_timezone()
-    if utc_offset_minutes is not None:
-        zone = fixed_offset(timedelta(minutes=utc_offset_minutes))
-    return now.astimezone(zone).isoformat(timespec="seconds")
+    if utc_offset_minutes is None:
+        local = now.astimezone(timezone.get_default_timezone())
+    else:
+        local = now.astimezone(fixed_offset(timedelta(minutes=utc_offset_minutes)))
+    return local.isoformat(timespec="seconds")
 
 
 def _flat(value: Any, place: str = "") -> dict[str, Any]:

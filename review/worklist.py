@@ -1,6 +1,6 @@
 """Which cases stand in whose worklist, in what state. Order and counts come from the record of reading alone, never the AI."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
 from uuid import UUID
@@ -108,7 +108,7 @@ def rows_for(user: User, *, search: str = "") -> list[CaseRow]:
 
 
 def filtered(rows: Iterable[CaseRow], name: str) -> list[CaseRow]:
-    tests = {
+    tests: dict[str, Callable[[CaseRow], bool]] = {
         "unread": lambda row: row.state in ("to_read", "reading", "amended", "unassigned", "read"),
         "urgent": lambda row: row.case.urgent,
         "failed": lambda row: row.failed > 0,
