@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { clippedTile, coarseToFine, levelScale, tileAt, tilePath, type Descriptor } from "../src/viewer/pyramid";
+import { clippedTile, coarseToFine, levelScale, tileAt, tilePath, wantedLevel, type Descriptor } from "../src/viewer/pyramid";
 
 // A slide whose size is a multiple of nothing: native 240 px tiles at full resolution, 512 px below.
 const descriptor: Descriptor = {
@@ -56,6 +56,11 @@ describe("pyramid", () => {
         expect(tileAt(level, (tile.x + 0.5) * level.downsample, (tile.y + 0.5) * level.downsample)).toEqual({ col, row });
       }
     }
+  });
+
+  test("a view wants the finest level whose pixels are not much smaller than the screen's", () => {
+    const levels = coarseToFine(descriptor);
+    expect([0.01, 0.25, 0.35, 0.36, 0.5, 0.8, 1, 3].map((scale) => wantedLevel(levels, scale, 0.7).downsample)).toEqual([4, 4, 2, 2, 2, 1, 1, 1]);
   });
 
   test("the address names the level of the store, the column and the row", () => {

@@ -65,7 +65,7 @@ function table(caption: string, heads: string[], rows: (string | number)[][]): H
       "table",
       { class: "table compact" },
       h("caption", {}, caption),
-      h("thead", {}, h("tr", {}, ...heads.map((words) => h("th", { scope: "col" }, words)))),
+      h("thead", {}, h("tr", {}, ...heads.map((words, i) => h("th", { scope: "col", class: i === 0 ? "" : "num" }, words)))),
       h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((value, i) => h("td", { class: i === 0 ? "" : "num" }, String(value)))))),
     ),
   );

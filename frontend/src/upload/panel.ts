@@ -100,12 +100,13 @@ export function mountUpload(root: HTMLElement): void {
       received > 0 && open === 0 ? h("a", { href: location.href }, "Show the slides in the list") : "",
     );
     if (!upload.isActive) startNext();
+    if (upload.isOver) void showUnfinished(unfinished, endpoint);
   }
 
   root.replaceChildren(
     h(
       "div",
-      { class: "field-row section" },
+      { class: "field-row" },
       h("div", { class: "field" }, h("label", { for: accession.id }, "Case (accession number)"), accession),
       h("div", { class: "field" }, h("label", { for: node.id }, "Lymph node (if known)"), node),
     ),
@@ -153,7 +154,7 @@ function buttonsOf(upload: FileUpload): HTMLElement[] {
   if (upload.isActive) buttons.push(button("Pause", () => void upload.pause()));
   if (upload.state === "paused") buttons.push(button("Resume", () => void upload.start()));
   if (upload.state === "failed") buttons.push(button("Try again", () => void upload.start()));
-  if (!upload.isOver) buttons.push(button("Cancel", () => void upload.cancel()));
+  if (!upload.isOver) buttons.push(button(upload.state === "failed" ? "Give up" : "Cancel", () => void upload.cancel()));
   return buttons;
 }
 
@@ -175,7 +176,7 @@ async function showUnfinished(place: HTMLElement, endpoint: string): Promise<voi
   } catch {
     return; // only a reminder; uploading itself tells what is wrong
   }
-  if (!found?.length) return;
+  if (!found?.length) return place.replaceChildren();
   const lines = found.map((upload) =>
     h("li", {}, `${upload.filename}${upload.case ? `, case ${upload.case}` : ""}: ${bytesInWords(upload.offset)} of ${bytesInWords(upload.size)} are here`),
   );

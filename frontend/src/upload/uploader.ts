@@ -122,7 +122,7 @@ export class FileUpload {
   }
 
   #set(state: UploadState, reason = ""): void {
-    if (state !== this.state) this.share = 0;
+    if (state !== this.state && state !== "paused") this.share = 0;
     this.state = state;
     this.reason = reason;
     this.onChange();

@@ -51,6 +51,13 @@ export function tileAt(level: DescriptorLevel, x0: number, y0: number): { col: n
   };
 }
 
+/** The level that OpenSeadragon draws at a scale (CSS pixels per level-0 pixel): the finest one whose pixels are at least
+ * `minPixelRatio` screen pixels large, else the coarsest. */
+export function wantedLevel(fromCoarseToFine: readonly DescriptorLevel[], scale: number, minPixelRatio: number): DescriptorLevel {
+  const found = fromCoarseToFine.findLast((level) => level.downsample * scale >= minPixelRatio);
+  return found ?? (fromCoarseToFine[0] as DescriptorLevel);
+}
+
 export function tilePath(level: DescriptorLevel, col: number, row: number): string {
   return `${level.level}/${col}_${row}.jpg`;
 }

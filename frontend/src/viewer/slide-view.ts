@@ -3,7 +3,7 @@
 import OpenSeadragon from "openseadragon";
 import { h } from "../dom";
 import { boxesTouch, visibleBox, type Box0, type Frame, type Level0Point, type StagePoint } from "./geometry";
-import { clippedTile, coarseToFine, levelScale, tileAt, tilePath, type Descriptor, type DescriptorLevel } from "./pyramid";
+import { clippedTile, coarseToFine, levelScale, tileAt, tilePath, wantedLevel, type Descriptor, type DescriptorLevel } from "./pyramid";
 import type { DrawerKind } from "./software-webgl";
 
 export type Painter = (context: CanvasRenderingContext2D, frame: Frame) => void;
@@ -22,13 +22,15 @@ export interface SlideViewOptions {
 /** Deepest zoom: four screen pixels per slide pixel; beyond that only squares are seen. */
 const DEEPEST = 4;
 const ANIMATION_S = 0.35;
+/** A level is drawn when its pixels are at least this large on the screen: with a factor-2 pyramid at most 1.4. */
+const MIN_PIXEL_RATIO = 0.7;
 /** A jump fits its target into this share of the stage, so that the surroundings are judged too. */
 const JUMP_SHARE = 0.45;
 
 export class SlideView {
   readonly overlay: HTMLCanvasElement;
   /** Tiles that did not come after all tries, as boxes of level-0 pixels. */
-  readonly failedTiles = new Map<string, { box: Box0; retry: () => void }>();
+  readonly failedTiles = new Map<string, { box: Box0; downsample: number; retry: () => void }>();
   #viewer: OpenSeadragon.Viewer;
   #levels: DescriptorLevel[];
   #painters: Painter[] = [];
@@ -214,7 +216,7 @@ export class SlideView {
       placeholderFillStyle: descriptor.background,
       maxTilesPerFrame: 64,
       imageLoaderLimit: 24,
-      minPixelRatio: 0.7,
+      minPixelRatio: MIN_PIXEL_RATIO,
       maxImageCacheCount: 800,
       tileRetryMax: 2,
       tileRetryDelay: 1500,
@@ -288,7 +290,7 @@ export class SlideView {
       tile.exists = true;
       tile.loading = false;
     };
-    this.failedTiles.set(tilePath(level, tile.x, tile.y), { box, retry });
+    this.failedTiles.set(tilePath(level, tile.x, tile.y), { box, downsample: d, retry });
     this.#listeners.failed.forEach((listener) => listener());
     this.repaint();
   }
@@ -313,14 +315,17 @@ export class SlideView {
     this.#listeners.frame.forEach((listener) => listener());
   }
 
-  /** Grey hatch where tiles did not come: what is not shown must not look like empty glass. */
+  /** Grey hatch where tiles did not come: what is not shown must not look like empty glass.
+   *
+   * Only tiles of the level this view wants: a coarser one that failed lies under finer ones that came. */
   #hatchFailures(context: CanvasRenderingContext2D, frame: Frame): void {
     const view = visibleBox(frame);
     context.save();
     context.strokeStyle = "rgb(110 110 110 / 75%)";
     context.lineWidth = 1;
-    for (const { box } of this.failedTiles.values()) {
-      if (!boxesTouch(box, view)) continue;
+    const wanted = wantedLevel(this.#levels, frame.scale, MIN_PIXEL_RATIO).downsample;
+    for (const { box, downsample } of this.failedTiles.values()) {
+      if (downsample !== wanted || !boxesTouch(box, view)) continue;
       const [x, y] = [box.x0 * frame.scale + frame.dx, box.y0 * frame.scale + frame.dy];
       const [w, hgt] = [box.width0 * frame.scale, box.height0 * frame.scale];
       context.save();

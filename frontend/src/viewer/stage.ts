@@ -179,7 +179,7 @@ function watchLoading(stage: HTMLElement, view: SlideView, thumb: HTMLElement): 
 function watchTiles(view: SlideView, banner: Banner, viewUrl: string): void {
   view.onFailedTiles(() => {
     if (view.failedTiles.size === 0) return banner.hide("tiles");
-    banner.show("tiles", `${view.failedTiles.size} parts of the slide did not load (hatched).`, { words: "Retry", run: () => void retry() });
+    banner.show("tiles", "Parts of the slide did not load (hatched).", { words: "Retry", run: () => void retry() });
   });
   const retry = async () => {
     try {
@@ -191,6 +191,7 @@ function watchTiles(view: SlideView, banner: Banner, viewUrl: string): void {
     banner.hide("pass");
     view.retryFailedTiles();
   };
+  addEventListener("online", () => view.failedTiles.size > 0 && void retry());
   keepPass(viewUrl, {
     onTrouble: (error) => banner.show("pass", wordsOfTrouble(error), reloadAction(error)),
     onRenewed: () => {
