@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as in the child; must be set before NumPy is loaded
+
 import numpy as np
 import openslide
 import pyvips

@@ -1,13 +1,15 @@
 """Exact-spacing reads: which level to read, and area averaging down to the wanted um per pixel."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import LevelSource, Pixels
+
+_BLOCK = 32  # outputs at a time: the band of weights is narrow, so small dense products waste little
 
 
 def level_for(levels: Sequence[Level], pixel0: float) -> Level:
@@ -64,39 +66,69 @@ class _Axis:
         cover = np.clip(cover, 0, None)
         return index, (cover / cover.sum(axis=1, keepdims=True)).astype(np.float32)
 
+    def blocks(self) -> Iterator[tuple[slice, slice, npt.NDArray[np.float32]]]:
+        """(outputs, stored places, weights) of a few outputs at a time."""
+        index, weights = self.taps()
+        for start in range(0, self.out, _BLOCK):
+            stored, dense = _dense(index[start : start + _BLOCK], weights[start : start + _BLOCK], self.count)
+            yield slice(start, start + len(dense)), stored, dense
+
+
+def _dense(
+    index: npt.NDArray[np.intp], weights: npt.NDArray[np.float32], count: int
+) -> tuple[slice, npt.NDArray[np.float32]]:
+    """The stored places a block of outputs needs, and its weights as a (outputs, places) matrix."""
+    places = np.minimum(index[:, None] + np.arange(weights.shape[1]), count - 1)
+    first, last = int(places.min()), int(places.max()) + 1
+    dense = np.zeros((index.size, last - first), np.float32)
+    np.add.at(dense, (np.arange(index.size)[:, None], places - first), weights)
+    return slice(first, last), dense
+
 
 def _resampled(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.NDArray[np.uint8]:
     if across.whole and down.whole and across.whole * down.whole > 1:
         return _block_mean(rgb, across.whole, down.whole)
-    lines = _along_rows(rgb, down)
-    turned = _along_rows(np.ascontiguousarray(np.swapaxes(lines, 0, 1)), across)
-    return np.ascontiguousarray(np.rint(np.swapaxes(turned, 0, 1)).astype(np.uint8))
+    result = np.empty((down.out, across.out, 3), np.uint8)
+    for colour in range(3):
+        plane = _weighted(rgb[..., colour].astype(np.float32), across, down)
+        plane += 0.5
+        result[..., colour] = plane
+    return result
+
+
+def _weighted(plane: npt.NDArray[np.float32], across: _Axis, down: _Axis) -> npt.NDArray[np.float32]:
+    """(stored rows, stored columns) to (out rows, out columns): banded weights, applied as small dense products."""
+    lines = np.empty((down.out, plane.shape[1]), np.float32)
+    for out, stored, weights in down.blocks():
+        np.matmul(weights, plane[stored], out=lines[out])
+    result = np.empty((down.out, across.out), np.float32)
+    for out, stored, weights in across.blocks():
+        result[:, out] = lines[:, stored] @ weights.T
+    return result
 
 
 def _block_mean(rgb: npt.NDArray[np.uint8], wide: int, high: int) -> npt.NDArray[np.uint8]:
-    """Mean over blocks of high x wide pixels, summed in uint32."""
+    """Mean over blocks of high x wide pixels, rounded.
+
+    Sums run over flat rows (a row plus itself 3, 6 ... samples later) because loops over RGB triples are slow.
+    """
     height, width = rgb.shape[0] // high, rgb.shape[1] // wide
-    total = np.zeros((height, width, 3), np.uint32)
-    for row in range(high):
-        for col in range(wide):
-            total += rgb[row : height * high : high, col : width * wide : wide]
-    return ((total + (wide * high) // 2) // (wide * high)).astype(np.uint8)
-
-
-def _along_rows(array: npt.NDArray[np.generic], axis: _Axis) -> npt.NDArray[np.float32]:
-    """(stored, other, 3) to (out, other, 3) float32."""
-    index, weights = axis.taps()
-    result = np.zeros((axis.out, *array.shape[1:]), np.float32)
-    for tap in range(weights.shape[1]):
-        rows = np.minimum(index + tap, array.shape[0] - 1)
-        result += weights[:, tap, None, None] * array[rows]
-    return result
+    kind = np.uint16 if wide * high <= 256 else np.uint32
+    flat = rgb[: height * high, : width * wide].reshape(height, high, -1)
+    rows = np.add.reduce(flat, axis=1, dtype=kind)
+    span = rows.shape[1] - 3 * (wide - 1)
+    sums = rows[:, :span].copy()
+    for step in range(1, wide):
+        sums += rows[:, 3 * step : 3 * step + span]
+    mean = np.empty((height, width, 3), np.uint8)
+    for colour in range(3):
+        picked = sums[:, colour :: 3 * wide].astype(np.uint32)
+        mean[..., colour] = (picked + (wide * high) // 2) // (wide * high)
+    return mean
 
 
 def _failed(failed: npt.NDArray[np.bool_], across: _Axis, down: _Axis) -> npt.NDArray[np.bool_]:
     if not failed.any():
         return np.zeros((down.out, across.out), np.bool_)
-    touched = np.stack([failed] * 3, axis=2).astype(np.float32)
-    lines = _along_rows(touched, down)
-    turned = _along_rows(np.ascontiguousarray(np.swapaxes(lines, 0, 1)), across)
-    return np.ascontiguousarray(np.swapaxes(turned, 0, 1)[..., 0] > 1e-6)
+    touched: npt.NDArray[np.bool_] = _weighted(failed.astype(np.float32), across, down) > 1e-6
+    return touched
