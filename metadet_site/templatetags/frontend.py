@@ -36,9 +36,13 @@ def read_manifest(dist: Path) -> dict[str, Any]:
 
 def files_of(manifest: dict[str, Any], name: str) -> tuple[str, list[str], list[str]]:
     """Script, stylesheets and further chunks of the entry `name`; styles of a shared chunk come before the entry's own."""
-    entry = next((chunk for chunk in manifest.values() if chunk.get("isEntry") and chunk.get("name") == name), None)
+    entry = next(
+        (chunk for chunk in manifest.values() if chunk.get("isEntry") and chunk.get("name") == name), None
+    )
     if entry is None:
-        raise FrontEndNotBuilt(f"The front end has no entry {name!r}: build it again with `npm run build` in frontend/.")
+        raise FrontEndNotBuilt(
+            f"The front end has no entry {name!r}: build it again with `npm run build` in frontend/."
+        )
     styles: list[str] = []
     chunks: list[str] = []
     for key in entry.get("imports", []):
