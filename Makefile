@@ -39,7 +39,7 @@ layers:
 	$(VENV)/lint-imports
 
 migrations-made:
-	$(VENV)/python manage.py makemigrations --check --dry-run
+	$(VENV)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 python-tests:
 	$(VENV)/python -m pytest
