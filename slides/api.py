@@ -34,6 +34,7 @@ from slides.serializers import (
     ImportedSerializer,
     ImportSerializer,
     JobSerializer,
+    LinkSerializer,
     OpenedSerializer,
     ReasonSerializer,
     ScaleSerializer,
@@ -150,6 +151,27 @@ class DeleteView(GenericAPIView[Slide]):
         ingest.delete_slide(slide_id=slide.pk, actor=requester(request), request=request, **entry.validated_data)
         open_stores.forget(str(slide.pk))
         return accepted(None)
+
+
+class LinkView(GenericAPIView[Slide]):
+    permission_classes = [Operators]
+    serializer_class = LinkSerializer
+
+    @extend_schema(operation_id="slides_link", responses={202: AcceptedSerializer, 400: ErrorSerializer})
+    def post(self, request: Request, slide_id: UUID) -> Response:
+        """The same file as a slide of a second case."""
+        slide = slide_or_404(requester(request), slide_id)
+        entry = self.get_serializer(data=request.data)
+        entry.is_valid(raise_exception=True)
+        wanted = entry.validated_data
+        _, job = ingest.link_slide(
+            slide_id=slide.pk,
+            accession=wanted["case"],
+            node_label=wanted["node"],
+            actor=requester(request),
+            request=request,
+        )
+        return accepted(job)
 
 
 class ImportsView(GenericAPIView[Slide]):

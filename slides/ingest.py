@@ -3,9 +3,10 @@
 import hashlib
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -21,7 +22,7 @@ from jobs.models import Job
 from jobs.queue import enqueue, request_cancel
 from jobs.schedule import ON_ENDED_BADLY
 from slides import tile_access
-from slides.cases import node_named
+from slides.cases import case_named, node_named
 from slides.enums import SLIDE_TRANSITIONS, AssociatedKind, ScaleState, SlideState
 from slides.errors import SlidesError, WrongState
 from slides.models import AssociatedImage, Case, ScaleCorrection, Slide
@@ -62,10 +63,10 @@ def lock_content(sha256: str) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key])
 
 
-def same_content(sha256: str, *, but: UUID | None = None) -> Slide | None:
-    """The slide that holds this very file already, if there is one."""
+def same_content(sha256: str, *, but: Slide | None = None) -> Slide | None:
+    """The slide that holds this very file already, if there is one. Slides linked with `but` share its file: not meant."""
     slides = Slide.objects.present().filter(sha256=sha256).select_related("case", "node").order_by("created_at")
-    return slides.exclude(pk=but).first() if but else slides.first()
+    return slides.exclude(source=but.source).first() if but else slides.first()
 
 
 def duplicate_words(slide: Slide) -> str:
@@ -88,6 +89,7 @@ def receive_slide(
     mtime_ns: int,
     sha256: str,
     actor: User | None,
+    linked_from: Slide | None = None,
     request: HttpRequest | None = None,
 ) -> tuple[Slide, Job]:
     """A new slide whose file is in its place, and the job that prepares it. `sha256` may be empty: the job finds it."""
@@ -108,16 +110,44 @@ def receive_slide(
         created_by=actor,
     )
     job = enqueue(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, requested_by_id=actor.pk if actor else None)
+    details = {"size_bytes": size_bytes, "sha256": sha256, "in_place": imported_in_place}
     record(
-        EventKind.SLIDE_RECEIVED,
+        EventKind.SLIDE_LINKED if linked_from else EventKind.SLIDE_RECEIVED,
         actor=actor,
         subject=slide,
         case_id=case.pk,
         slide_id=slide.pk,
-        details={"size_bytes": size_bytes, "sha256": sha256, "in_place": imported_in_place},
+        details=details | ({"linked_from": str(linked_from.pk)} if linked_from else {}),
         request=request,
     )
     return slide, job
+
+
+@transaction.atomic
+def link_slide(
+    *, slide_id: UUID, accession: str, node_label: str, actor: User, request: HttpRequest | None = None
+) -> tuple[Slide, Job]:
+    """The same file as a slide of a second case; the file is shared. Raises WrongState, UploadRefused (a bad name)."""
+    original = locked(slide_id)
+    if not original.sha256:
+        raise WrongState("The file has not been read yet. Link it when the slide is ready.")
+    case = case_named(accession=accession, actor=actor, request=request)
+    if Slide.objects.present().filter(case=case, sha256=original.sha256).exists():
+        raise WrongState(f"Case {case.accession} holds this slide already.")
+    return receive_slide(
+        slide_id=uuid4(),
+        case=case,
+        node_label=node_label,
+        file_name=original.file_name,
+        source=original.source,
+        imported_in_place=original.imported_in_place,
+        size_bytes=original.size_bytes,
+        mtime_ns=original.source_mtime_ns or 0,
+        sha256=original.sha256,
+        actor=actor,
+        linked_from=original,
+        request=request,
+    )
 
 
 def change_state(slide: Slide, state: SlideState, *, reason_code: str = "", reason: str = "") -> None:
@@ -282,8 +312,7 @@ def delete_slide(*, slide_id: UUID, reason: str, actor: User, request: HttpReque
     slide.save(update_fields=["deleted_at", "deleted_reason"])
     for job in Job.objects.filter(subject_id=slide.pk, state__in=LIVE):
         cancel_job(job_id=job.pk)
-    folders = [slide.folder, slide.associated_folder]
-    transaction.on_commit(lambda: _forget_files(slide, folders))
+    transaction.on_commit(lambda: _forget_files(slide))
     record(
         EventKind.SLIDE_DELETED,
         actor=actor,
@@ -295,8 +324,13 @@ def delete_slide(*, slide_id: UUID, reason: str, actor: User, request: HttpReque
     )
 
 
-def _forget_files(slide: Slide, folders: list[Path]) -> None:
+def _forget_files(slide: Slide) -> None:
+    """What lies beside the file goes; the file itself when it is ours and no linked slide needs it."""
     tile_access.revoke(str(slide.pk))
+    folders = [slide.associated_folder, *slide.folder.glob("tiles-*")]
+    shared = Slide.objects.present().filter(source=slide.source).exists()
+    if not shared and not slide.imported_in_place:
+        folders.append(slide.source_path.parent)
     for folder in folders:
         try:
             shutil.rmtree(folder)
@@ -304,6 +338,9 @@ def _forget_files(slide: Slide, folders: list[Path]) -> None:
             continue
         except OSError as error:
             log.warning("The files of deleted slide %s could not all be removed: %s", slide.pk, error)
+    for folder in {slide.folder, slide.source_path.parent.parent} if not slide.imported_in_place else {slide.folder}:
+        with suppress(OSError):
+            folder.rmdir()  # only when it is empty now
 
 
 @transaction.atomic

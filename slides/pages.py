@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from accounts.enums import Role
-from jobs.enums import LIVE, JobKind
+from jobs.enums import LIVE, JobKind, JobState
 from jobs.models import Job
 from slides import ingest, viewing
 from slides.enums import ScaleState, SlideState, UploadState
@@ -57,6 +57,15 @@ class SlideRow:
     @property
     def live_job(self) -> Job | None:
         return self.job if self.job is not None and self.job.state in LIVE else None
+
+    @property
+    def live_run(self) -> Job | None:
+        return self.run if self.run is not None and self.run.state in LIVE else None
+
+    @property
+    def may_detect(self) -> bool:
+        ready = self.slide.state == SlideState.READY and self.slide.scale_state in ingest.SCALE_KNOWN
+        return ready and (self.run is None or self.run.state in (JobState.FAILED, JobState.CANCELLED))
 
     @property
     def lacks_scale(self) -> bool:

@@ -102,7 +102,7 @@ def _check_source(slide: Slide, lease: Lease) -> None:
     with transaction.atomic():
         _hold(lease)
         ingest.lock_content(sha256)
-        same_slide = ingest.same_content(sha256, but=slide.pk)
+        same_slide = ingest.same_content(sha256, but=slide)
         if same_slide is None:
             slide.sha256, slide.size_bytes, slide.source_mtime_ns = sha256, status.st_size, status.st_mtime_ns
             slide.save(update_fields=["sha256", "size_bytes", "source_mtime_ns"])

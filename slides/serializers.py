@@ -92,6 +92,11 @@ class ReasonSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField(max_length=300)
 
 
+class LinkSerializer(serializers.Serializer[Any]):
+    case = serializers.CharField(max_length=64)
+    node = serializers.CharField(max_length=64, required=False, allow_blank=True, default="")
+
+
 class ImportSerializer(serializers.Serializer[Any]):
     path = serializers.CharField(max_length=1000)
     case = serializers.CharField(max_length=64)

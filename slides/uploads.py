@@ -45,7 +45,7 @@ FORGOTTEN = timedelta(days=7)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ZIP_START = b"PK\x03\x04"
 _ZIP_WORDS = (
-    "zip archives are not supported yet: unpack the archive and send the slide files themselves, "
+    "Zip archives are not supported yet: unpack the archive and send the slide files themselves, "
     "or have the folder imported in place."
 )
 

@@ -17,6 +17,7 @@ urlpatterns = [
     path(_SLIDE + "retry/", api.RetryView.as_view(), name="slide-retry"),
     path(_SLIDE + "scale/", api.ScaleView.as_view(), name="slide-scale"),
     path(_SLIDE + "delete/", api.DeleteView.as_view(), name="slide-delete"),
+    path(_SLIDE + "link/", api.LinkView.as_view(), name="slide-link"),
     path(_SLIDE + "view/", api.ViewingView.as_view(), name="slide-view"),
     path(_SLIDE + "tiles/<slug:store>/<int:level>/<int:col>_<int:row>.jpg", api.TileView.as_view(), name="slide-tile"),
     path(_SLIDE + "thumbnail.jpg", api.ThumbnailView.as_view(), name="slide-thumbnail"),

@@ -16,11 +16,11 @@ from slides import ingest
 from slides.errors import WrongState
 from slides.models import AssociatedImage, Slide
 from slides.signals import slide_deleting
-from tests.slides.conftest import give_access, logged_in, write_slide
+from tests.slides.conftest import Tus, give_access, logged_in, prepare_now, write_slide
 
 pytestmark = pytest.mark.django_db
 
-ACTS = ("retry", "scale", "delete")
+ACTS = ("retry", "scale", "delete", "link")
 
 
 def post(client: Client, url: str, /, **body: Any) -> Any:
@@ -87,7 +87,12 @@ def test_acts_are_for_operators(person: Callable[..., User], ready_slide: Slide,
     give_access(user, ready_slide)
     client = logged_in(user)
     for act in ACTS:
-        assert post(client, f"/api/slides/{ready_slide.pk}/{act}/", reason="x", mpp_x=0.5, mpp_y=0.5).status_code == 403
+        assert (
+            post(
+                client, f"/api/slides/{ready_slide.pk}/{act}/", reason="x", mpp_x=0.5, mpp_y=0.5, case="S1"
+            ).status_code
+            == 403
+        )
     assert post(client, "/api/imports/", path="/x", case="S1").status_code == 403
     job = Job.objects.first()
     assert client.get(f"/api/jobs/{job.pk}/").status_code == 403
@@ -96,7 +101,9 @@ def test_acts_are_for_operators(person: Callable[..., User], ready_slide: Slide,
 
 @pytest.mark.parametrize("act", ACTS)
 def test_an_act_on_what_is_not_there_is_404(operator: User, act: str) -> None:
-    answer = post(logged_in(operator), f"/api/slides/{uuid.uuid4()}/{act}/", reason="x", mpp_x=0.5, mpp_y=0.5)
+    answer = post(
+        logged_in(operator), f"/api/slides/{uuid.uuid4()}/{act}/", reason="x", mpp_x=0.5, mpp_y=0.5, case="S2"
+    )
     assert answer.status_code == 404
     assert answer.json()["error"] == "not_found"
 
@@ -164,6 +171,28 @@ def test_deleting_ends_the_slides_jobs(operator: User, received: Callable[..., S
     slide = received()
     ingest.delete_slide(slide_id=slide.pk, reason="wrong case", actor=operator)
     assert Job.objects.get(subject_id=slide.pk).state == "cancelled"
+
+
+def test_a_slide_is_linked_to_a_second_case_and_its_file_lives_as_long_as_either(
+    tus: Tus, tmp_path: Path, django_capture_on_commit_callbacks: Any
+) -> None:
+    data = write_slide(tmp_path / "a.svs").read_bytes()
+    tus.send(data, case="S1")
+    first = prepare_now(Slide.objects.get().pk)
+    answer = post(tus.client, f"/api/slides/{first.pk}/link/", case="S2", node="B1")
+    assert answer.status_code == 202
+    second = prepare_now(Slide.objects.get(case__accession="S2").pk)
+    assert (second.state, second.source, second.node.label) == ("ready", first.source, "B1")
+    assert Event.objects.get(kind="slide_linked").details["linked_from"] == str(first.pk)
+    again = post(tus.client, f"/api/slides/{first.pk}/link/", case="S2")
+    assert (again.status_code, again.json()["message"]) == (400, "Case S2 holds this slide already.")
+    for slide, stays in ((first, True), (second, False)):
+        with django_capture_on_commit_callbacks(execute=True):
+            post(tus.client, f"/api/slides/{slide.pk}/delete/", reason="wrong case")
+        assert first.source_path.exists() is stays
+        assert not slide.store_folder.exists()
+    assert not first.folder.exists()
+    assert not second.folder.exists()
 
 
 def test_label_and_macro_need_their_own_right_and_each_view_is_an_event(

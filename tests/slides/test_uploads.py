@@ -225,7 +225,7 @@ def test_a_zip_is_refused_in_words_by_name_and_by_content(tus: Tus) -> None:
     by_content = tus.send(b"PK\x03\x04" + b"x" * 100, name="series.mrxs")
     for answer in (by_name, by_content):
         assert answer.status_code == 400
-        assert "zip archives are not supported yet" in answer.json()["message"]
+        assert "Zip archives are not supported yet" in answer.json()["message"]
     assert kinds().count("upload_refused") == 2
 
 
