@@ -191,6 +191,24 @@ def test_a_formula_in_a_name_stays_text(quinn: User, ann: User) -> None:
     assert "'=cmd" in body
 
 
+def test_an_auditor_who_reads_too_finds_nothing_of_slides_they_still_have_to_read(quinn: User, ann: User) -> None:
+    make_set(ann, {(True, "negative"): 1})
+    quinn.roles = [str(Role.AUDITOR), str(Role.READER)]
+    quinn.save()
+    slide = Slide.objects.get()
+    score = str(slide.runs.get().slide_score)
+    client = signed_in(quinn)
+    assert score in client.get("/agreement/export/slides/").content.decode()
+    factories.assign(slide.case, quinn, AssignmentRole.SECOND)
+    page = client.get("/agreement/")
+    assert page.context["tables"][0].n == 0
+    assert page.context["discordances"] == []
+    for figure in ("slides", "discordance"):
+        assert score not in client.get(f"/agreement/export/{figure}/").content.decode()
+    read_slide(quinn, slide, unaided="macro")
+    assert client.get("/agreement/").context["tables"][0].n == 1
+
+
 def test_an_empty_page_teaches_what_makes_it_fill(quinn: User) -> None:
     page = signed_in(quinn).get("/agreement/").content.decode()
     assert "Nothing to compare yet" in page
