@@ -94,7 +94,7 @@ class ReadConfig:
     mpp: float = 1.0
     scan_mpp: float = 2.0
     seed_probability: float = 0.6
-    grow_probability: float = 0.3
+    grow_probability: float = 0.5
     suspicious_probability: float = 0.15
     """`fast` reads a tile again at `mpp` when the scan at `scan_mpp` is anywhere above this."""
 

@@ -118,10 +118,14 @@ def _class_at(focus: _Focus, probability: float, rules: LesionRules) -> str | No
 
 def longest_diameter_um(shape: NDArray[np.bool_]) -> float:
     """Greatest distance between two points of the cells (maximum Feret diameter)."""
-    ys, xs = np.nonzero(shape)
-    if not len(ys):
+    rows = np.flatnonzero(shape.any(axis=1))
+    if not len(rows):
         return 0.0
-    corners = np.concatenate([np.stack([xs + dx, ys + dy], axis=1) for dx in (0, 1) for dy in (0, 1)])
+    # the hull is spanned by the first and the last cell of each row
+    first = shape[rows].argmax(axis=1)
+    last = shape.shape[1] - shape[rows][:, ::-1].argmax(axis=1)
+    ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
+    corners = np.concatenate([ends, ends + [0, 1]])
     try:
         hull = corners[ConvexHull(corners).vertices]
     except QhullError:

@@ -36,6 +36,7 @@ def save_model(
     tensors = {k: v.detach().contiguous().clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     unfinished = folder / (WEIGHTS_NAME + ".part")
     save_file(tensors, unfinished)
+    unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
     os.replace(unfinished, folder / WEIGHTS_NAME)
     sha256 = file_sha256(folder / WEIGHTS_NAME)
     content = {"format": FORMAT, "version": version, "sha256": sha256, "config": config.to_json(), "card": card}

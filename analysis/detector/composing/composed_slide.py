@@ -134,6 +134,8 @@ def _lay_lesion(
     for _ in range(_TRIES):
         outline = alike[int(rng.integers(len(alike)))]
         wanted = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        if wanted / slide.mpp > max(slide.tumour.shape):
+            continue
         mask = lesion_mask(outline, longest_um=wanted, mpp=slide.mpp, rng=rng)
         longest = longest_diameter_um(mask) / MAP_MPP * slide.mpp
         if size_class(longest / 1000) != kind or not low <= longest <= high * 1.3 or mask.mean() < 0.2:
