@@ -39,18 +39,25 @@ class Region:
     height0: int
 
 
-def true_downsample(*, full: tuple[int, int], level: tuple[int, int], tile: tuple[int, int] | None = None) -> float:
+def true_downsample(
+    *,
+    full: tuple[int, int],
+    level: tuple[int, int],
+    tile: tuple[int, int] | None = None,
+    finer: float = 0.0,
+) -> float:
     """The ratio level 0 : level of the picture itself, from sizes that may be rounded or padded.
 
     Scanners halve, but write sizes rounded down, rounded up, or padded to whole tiles: CAMELYON16 files
     give width ratios such as 57.375 where the picture is at 64. The nearest power of two (then the nearest whole
     number) is taken when it explains both sizes; else the mean of the two ratios.
-    `full`, `level`, `tile` are (width, height).
+    `full`, `level`, `tile` are (width, height). `finer` is the ratio of the level before: a level that fits into
+    one padded tile would suit several powers of two, but only one above that.
     """
     ratio = math.sqrt((full[0] / level[0]) * (full[1] / level[1]))
     power = 2.0 ** round(math.log2(max(ratio, 1.0)))
-    for candidate in (power, power * 2, float(round(ratio))):
-        if 1 <= candidate <= _LARGEST_DOWNSAMPLE and all(
+    for candidate in (power, power * 2, power * 4, float(round(ratio))):
+        if finer < candidate <= _LARGEST_DOWNSAMPLE and all(
             _explains(candidate, full=full[axis], level=level[axis], tile=tile[axis] if tile else None)
             for axis in (0, 1)
         ):

@@ -315,11 +315,13 @@ def _described_by_openslide(path: Path, source: OpenSlideSource, layout: tiff_wa
 
 
 def _matching_levels(layout: tiff_walk.TiffLayout, source: OpenSlideSource) -> tuple[TiffLevel, ...]:
-    """The TIFF's levels if they are the very ones OpenSlide shows; else none, and OpenSlide reads the pixels."""
+    """The TIFF's levels if they are the ones OpenSlide shows; else none, and OpenSlide reads the pixels.
+
+    OpenSlide may show more: padded last levels of one tile that have the size of the level before.
+    """
     levels = levels_of(layout)
-    if [(each.directory.width, each.directory.height) for each in levels] != list(source.slide.level_dimensions):
-        return ()
-    return levels
+    shown = set(source.slide.level_dimensions)
+    return levels if {(each.directory.width, each.directory.height) for each in levels} == shown else ()
 
 
 def _fast_source(

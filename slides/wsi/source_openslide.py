@@ -19,16 +19,19 @@ class OpenSlideSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.slide = openslide.OpenSlide(path)
-        self.levels = tuple(self._level(index) for index in range(self.slide.level_count))
+        levels: list[Level] = []
+        for index in range(self.slide.level_count):
+            levels.append(self._level(index, finer=levels[-1].downsample if levels else 0.0))
+        self.levels = tuple(levels)
 
-    def _level(self, index: int) -> Level:
+    def _level(self, index: int, *, finer: float) -> Level:
         properties = self.slide.properties
         full, size = self.slide.dimensions, self.slide.level_dimensions[index]
         tile_width = int(properties.get(f"openslide.level[{index}].tile-width", 512))
         tile_height = int(properties.get(f"openslide.level[{index}].tile-height", 512))
         downsample = 1.0
         if index:
-            downsample = true_downsample(full=full, level=size, tile=(tile_width, tile_height))
+            downsample = true_downsample(full=full, level=size, tile=(tile_width, tile_height), finer=finer)
         width, height = content_size(full=full, level=size, downsample=downsample)
         return Level(index, width, height, downsample, max(1, tile_width), max(1, tile_height))
 

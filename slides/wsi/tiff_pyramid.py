@@ -65,18 +65,20 @@ def _not_brightfield() -> SlideRefused:
 def levels_of(layout: TiffLayout) -> tuple[TiffLevel, ...]:
     """The pyramid, finest first. Reduced images may be main directories or SubIFDs of the first (OME-TIFF)."""
     first = layout.main[0]
-    levels = [_level(0, first, first)]
+    levels = [_level(0, first, first, finer=0.0)]
     for directory in sorted((*layout.children(first), *layout.main[1:]), key=lambda each: -each.width):
         if _is_reduced(directory, first) and directory.width < levels[-1].directory.width:
-            levels.append(_level(len(levels), directory, first))
+            levels.append(_level(len(levels), directory, first, finer=levels[-1].level.downsample))
     return tuple(levels)
 
 
-def _level(index: int, directory: TiffDirectory, first: TiffDirectory) -> TiffLevel:
+def _level(index: int, directory: TiffDirectory, first: TiffDirectory, *, finer: float) -> TiffLevel:
     full = (first.width, first.height)
     size = (directory.width, directory.height)
     tile = (directory.tile_width, directory.tile_height)
-    downsample = true_downsample(full=full, level=size, tile=tile) if directory is not first else 1.0
+    downsample = 1.0
+    if directory is not first:
+        downsample = true_downsample(full=full, level=size, tile=tile if directory.tiled else None, finer=finer)
     width, height = content_size(full=full, level=size, downsample=downsample)
     return TiffLevel(Level(index, width, height, downsample, *tile), directory)
 

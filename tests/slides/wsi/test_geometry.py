@@ -36,14 +36,20 @@ def test_partial_last_tiles_do_not_bend_the_ratio() -> None:
     assert true_downsample(full=(4443, 3567), level=(2221, 1783)) == 2.0
 
 
+def test_a_level_of_one_padded_tile_is_coarser_than_the_one_before() -> None:
+    level = {"full": (3000, 3000), "level": (256, 256), "tile": (256, 256)}
+    assert true_downsample(**level, finer=8.0) == 16.0
+    assert true_downsample(**level, finer=16.0) == 32.0
+
+
 def test_an_uncommon_ratio_is_kept() -> None:
     assert true_downsample(full=(9000, 6000), level=(3000, 2000)) == 3.0
     assert true_downsample(full=(10000, 10000), level=(7000, 7000)) == pytest.approx(1.4286, abs=1e-3)
 
 
 @given(
-    width=st.integers(3000, 200_000),
-    height=st.integers(3000, 200_000),
+    width=st.integers(17_000, 200_000),
+    height=st.integers(17_000, 200_000),
     power=st.integers(0, 5),
     rounding=st.sampled_from(["floor", "ceil", "padded"]),
 )

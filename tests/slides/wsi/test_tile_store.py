@@ -64,6 +64,27 @@ def test_odd_sizes_lose_no_row_and_move_nothing(tmp_path: Path) -> None:
         assert difference(level_picture(store, 1)[:388, :515], halved(picture)) < 3
 
 
+def test_levels_padded_to_whole_tiles_show_the_slide_and_not_the_padding(tmp_path: Path) -> None:
+    path = tmp_path / "camelyon.tif"
+    picture = tissue_picture(1700, 1300)
+    with tifffile.TiffWriter(path) as file:  # as CAMELYON16 files: each level's size rounded up to whole tiles
+        level = picture
+        for number in range(3):
+            bottom, right = (-side % 512 for side in level.shape[:2])
+            padded = level if number == 0 else np.pad(level, ((0, bottom), (0, right), (0, 0)))
+            file.write(padded, photometric="rgb", compression="jpeg", compressionargs={"level": 90}, tile=(512, 512),
+                       subfiletype=1 if number else 0, metadata=None)  # fmt: skip
+            level = halved(level)
+    made = prepared(path, tmp_path)
+    assert [(each.width, each.height, each.downsample) for each in made.properties.levels] == [
+        (1700, 1300, 1.0), (850, 650, 2.0), (425, 325, 4.0)
+    ]  # fmt: skip
+    with sandbox.open_pixels(path, mpp_override=(0.5, 0.5)) as pixels:
+        assert difference(pixels.read_at_mpp(0, 0, 850, 650, 1.0).rgb, halved(picture)) < 3
+        beyond = pixels.read_at_mpp(1600, 1200, 200, 200, 2.0)
+        assert (beyond.rgb[30:, 30:] == 255).all()
+
+
 def test_a_converted_slide_holds_the_same_picture(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, PICTURE, photometric="rgb", compression="deflate", tile=(256, 256), metadata=None)
