@@ -30,7 +30,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "demo"
     folder.mkdir()
     picture = tissue_picture(600, 500)
-    write_jpeg_tiff(folder / "composed-node-1.tif", picture)
+    write_jpeg_tiff(folder / "composed_node.tif", picture)
     write_svs(folder / "CMU-1-Small-Region.svs", np.ascontiguousarray(picture[::-1]))
     return folder
 
@@ -76,7 +76,7 @@ def test_no_two_people_share_a_password(demo: Path, home: Path) -> None:
 
 
 def test_a_missing_demo_slide_is_said_before_anything_is_made(demo: Path) -> None:
-    shutil.move(demo / "composed-node-1.tif", demo / "elsewhere.tif")
-    with pytest.raises(CommandError, match="composed-node"):
+    shutil.move(demo / "composed_node.tif", demo / "elsewhere.tif")
+    with pytest.raises(CommandError, match="composed_node"):
         load(demo)
     assert not User.objects.exists()

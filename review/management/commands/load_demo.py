@@ -128,10 +128,10 @@ class Command(BaseCommand):
 
 def demo_files(folder: Path) -> list[tuple[Path, str, str]]:
     """(file, accession number, lymph node) of the demo. Raises CommandError when one is missing."""
-    composed = sorted(folder.glob("composed-node*.tif"))
+    composed = sorted(folder.glob("composed_node*.tif"))
     real = folder / "CMU-1-Small-Region.svs"
     if not composed or not real.is_file():
-        raise CommandError(f"The demo slides (composed-node*.tif, {real.name}) are not in {folder}.")
+        raise CommandError(f"The demo slides (composed_node*.tif, {real.name}) are not in {folder}.")
     return [
         *((path, COMPOSED, f"LN{number}") for number, path in enumerate(composed, start=1)),
         (real, REAL, "LN1"),
