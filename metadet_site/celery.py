@@ -8,7 +8,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "metadet_site.settings")
 
 app = Celery("metadet")
 app.conf.update(
-    broker_url=None,  # read from the settings below
     result_backend=None,
     task_ignore_result=True,
     task_serializer="json",
