@@ -7,6 +7,7 @@ from analysis.metrics.staging import size_class, suggest_pn
 from review.enums import CallStage, CallValue, Verdict
 from review.models import Read
 from review.state import newest_call, newest_decisions, present_marks
+from slides.models import Slide
 
 ORDER = (CallValue.NEGATIVE, CallValue.ITC, CallValue.MICRO, CallValue.MACRO)
 RULE_WORDS = {
@@ -25,6 +26,7 @@ class NodeRow:
     node: str
     sentinel: bool | None
     slides: int
+    not_read: int
     result: str | None
     positive: bool | None
     largest_mm: float | None
@@ -43,11 +45,12 @@ class NodeTable:
         return asdict(self) | {"rows": [asdict(row) for row in self.rows]}
 
 
-def node_table(reads: list[Read]) -> NodeTable:
-    """From the reads of one reader on the slides of one case."""
-    by_node: dict[str, list[Read]] = {}
-    for read in reads:
-        by_node.setdefault(read.slide.node.label if read.slide.node else "", []).append(read)
+def node_table(reads: list[Read], slides: list[Slide]) -> NodeTable:
+    """From the reads of one reader on the `slides` of one case; slides without a read count as not read."""
+    by_slide = {read.slide_id: read for read in reads}
+    by_node: dict[str, list[tuple[Slide, Read | None]]] = {}
+    for slide in slides:
+        by_node.setdefault(slide.node.label if slide.node else "", []).append((slide, by_slide.get(slide.pk)))
     rows = tuple(_row(label, of_node) for label, of_node in sorted(by_node.items()))
     positive = sum(bool(row.positive) for row in rows if row.node)
     suggestion, rule = _suggest(rows)
@@ -65,16 +68,18 @@ def largest_deposit_mm(read: Read) -> float | None:
     return max(accepted + drawn, default=None)
 
 
-def _row(label: str, reads: list[Read]) -> NodeRow:
-    calls = [call.value if (call := newest_call(read, CallStage.FINAL)) else None for read in reads]
+def _row(label: str, of_node: list[tuple[Slide, Read | None]]) -> NodeRow:
+    reads = [read for _, read in of_node if read is not None]
+    calls = [call.value if read and (call := newest_call(read, CallStage.FINAL)) else None for _, read in of_node]
     measured = [mm for read in reads if (mm := largest_deposit_mm(read)) is not None]
     largest = max(measured, default=None)
     result = _strongest(calls)
-    node = reads[0].slide.node
+    node = of_node[0][0].node
     return NodeRow(
         node=label,
         sentinel=node.sentinel if node else None,
-        slides=len(reads),
+        slides=len(of_node),
+        not_read=calls.count(None),
         result=result,
         positive=None if result is None else result in (CallValue.MICRO, CallValue.MACRO),
         largest_mm=largest,
@@ -83,7 +88,7 @@ def _row(label: str, reads: list[Read]) -> NodeRow:
 
 
 def _strongest(calls: list[str | None]) -> str | None:
-    """None while a slide has no final call, or when none could be assessed and nothing was found."""
+    """A finding counts whatever else is missing; a negative needs every slide to be called negative."""
     known = [call for call in calls if call in ORDER]
     found = max(known, key=lambda call: ORDER.index(CallValue(call)), default=None)
     if found not in (None, CallValue.NEGATIVE):
@@ -95,8 +100,8 @@ def _note(label: str, result: str | None, largest: float | None, calls: list[str
     words = []
     if not label:
         words.append("no lymph node is named for these slides")
-    if None in calls:
-        words.append("a final call is missing")
+    if missing := calls.count(None):
+        words.append(f"{missing} of {len(calls)} slides without a final call")
     if CallValue.CANNOT_ASSESS in calls:
         words.append("a slide could not be assessed")
     if largest is not None and result is not None and size_class(largest) != result:
@@ -111,5 +116,7 @@ def _suggest(rows: tuple[NodeRow, ...]) -> tuple[str | None, str]:
         return None, "No suggestion: a slide is not a node, and some slides name no lymph node."
     if missing := [row.node for row in rows if row.result is None]:
         return None, f"No suggestion: no result yet for {', '.join(missing)}."
+    if unread := [row.node for row in rows if row.not_read]:
+        return None, f"No suggestion: slides without a final call in {', '.join(unread)}."
     stage = suggest_pn([row.result for row in rows if row.result is not None])
     return stage, f"{stage}: {RULE_WORDS[stage]} (CAMELYON17 rules after AJCC 8). A suggestion, not a diagnosis."

@@ -116,7 +116,7 @@ def _reading_part(user: User, case: Case, slides: list[Slide]) -> dict[str, Any]
     return {
         "reading": True,
         "rows": rows,
-        "nodes": node_table(list(reads.values())),
+        "nodes": node_table(list(reads.values()), slides) if reads else None,
         "sign_reason": policies.reason_against(policies.check_can_sign, user=user, case=case),
         "signatures": signatures,
         "may_amend": bool(signatures) and policies.can_amend(signatures[-1]),

@@ -47,7 +47,7 @@ def build_manifest(*, user: User, case: Case) -> str:
             "case": {"id": str(case.pk), "accession": case.accession, "protocol": case.protocol},
             "signer": {"id": str(user.pk), "printed_name": str(user)},
             "slides": [_slide_part(slide, by_slide.get(slide.pk)) for slide in slides],
-            "node_table": node_table(reads).to_json(),
+            "node_table": node_table(reads, slides).to_json(),
             "amends": _amended(user, case),
         }
     )
