@@ -42,7 +42,10 @@ def read_asap(path: Path) -> list[Annotation]:
         if group.lower() not in TUMOUR_GROUPS | NORMAL_GROUPS:
             raise AnnotationError(f"{path.name}: unknown annotation group {group!r}")
         try:
-            points = [(int(c.get("Order", "0")), float(c.get("X", "")), float(c.get("Y", ""))) for c in element.iter("Coordinate")]
+            points = [
+                (int(c.get("Order", "0")), float(c.get("X", "")), float(c.get("Y", "")))
+                for c in element.iter("Coordinate")
+            ]
         except ValueError as problem:
             raise AnnotationError(f"{path.name}: a coordinate is no number ({problem})") from problem
         if len(points) >= 3:

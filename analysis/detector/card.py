@@ -38,7 +38,9 @@ def verify_weights(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelRefused(f"{folder.name}: the weights {WEIGHTS_NAME} are missing")
     if file_sha256(path) != card["sha256"]:
-        raise ModelRefused(f"{folder.name}: the weights are not those of the card (SHA-256 differs); get the folder again")
+        raise ModelRefused(
+            f"{folder.name}: the weights are not those of the card (SHA-256 differs); get the folder again"
+        )
     return card
 
 

@@ -61,14 +61,25 @@ def compose_folder(request: Request, *, data: Path, say: object = print) -> list
     for number in range(request.slides):
         rng = np.random.default_rng([request.seed, number])
         has_lesions = number >= request.normal
-        plan = SlidePlan(request.width, request.height, request.nodes, request.lesions if has_lesions else (), PATCH_MPP)
+        plan = SlidePlan(
+            request.width, request.height, request.nodes, request.lesions if has_lesions else (), PATCH_MPP
+        )
         pool = pools[number % len(pools)]
         slide = compose_slide(plan, pools=pool, outlines=outlines, rng=rng)
         name = f"{request.prefix}_{number + 1:03d}"
         written.append(_write(request, slide, name, stain=pool.stain))
-        rows.append({"image": f"{name}.tif", "type": "tumor" if slide.lesions else "normal", "class": slide_class(slide), "center": pool.stain})
+        rows.append(
+            {
+                "image": f"{name}.tif",
+                "type": "tumor" if slide.lesions else "normal",
+                "class": slide_class(slide),
+                "center": pool.stain,
+            }
+        )
         if callable(say):
-            say(f"{name}.tif: {', '.join(f'{le.size_class} {le.longest_mm:.2f} mm' for le in slide.lesions) or 'no lesion'}")
+            say(
+                f"{name}.tif: {', '.join(f'{le.size_class} {le.longest_mm:.2f} mm' for le in slide.lesions) or 'no lesion'}"
+            )
     with (request.folder / "reference.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["image", "type", "class", "center"])
         writer.writeheader()
@@ -118,7 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--width", type=int, default=7168, help="px of 0.97 um")
     parser.add_argument("--height", type=int, default=5120)
-    parser.add_argument("--fold", type=int, default=4, help="use only patches of this fold (-1: all); 4 is never trained on")
+    parser.add_argument(
+        "--fold", type=int, default=4, help="use only patches of this fold (-1: all); 4 is never trained on"
+    )
     parser.add_argument("--outlines", choices=("train", "valid"), default="valid")
     parser.add_argument("--stain", choices=("brown", "purple", "both"), default="both")
     parser.add_argument("--seed", type=int, default=7)
@@ -128,7 +141,11 @@ def main(arguments: list[str] | None = None) -> int:
     options["lesions"] = tuple(word for word in options["lesions"].split(",") if word)
     unknown = set(options["lesions"]) - set(LONGEST_UM)
     if unknown or options["slides"] < 1 or options["nodes"] < 1 or min(options["width"], options["height"]) < 256:
-        wrong = f"unknown lesion class {sorted(unknown)[0]!r}" if unknown else "slides, nodes and canvas must be positive (256 px at least)"
+        wrong = (
+            f"unknown lesion class {sorted(unknown)[0]!r}"
+            if unknown
+            else "slides, nodes and canvas must be positive (256 px at least)"
+        )
         print(f"error: {wrong}", file=sys.stderr)
         return 2
     try:

@@ -136,7 +136,15 @@ def main(arguments: list[str] | None = None) -> int:
     act: Callable[[argparse.Namespace], dict[str, Any]] = options.act
     try:
         found = act(options)
-    except (PatchFileError, ModelRefused, AnnotationError, ReferenceTableError, ScaleUnknown, WsiError, OSError) as problem:
+    except (
+        PatchFileError,
+        ModelRefused,
+        AnnotationError,
+        ReferenceTableError,
+        ScaleUnknown,
+        WsiError,
+        OSError,
+    ) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     print(json.dumps(found, indent=1) if options.json else _text(found))

@@ -33,7 +33,15 @@ from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
 from slides.wsi.tissue import tissue_mask
 
-__all__ = ["Detection", "DetectionCancelled", "LesionFinding", "ScaleUnknown", "cut_fields", "detect", "detection_to_json"]
+__all__ = [
+    "Detection",
+    "DetectionCancelled",
+    "LesionFinding",
+    "ScaleUnknown",
+    "cut_fields",
+    "detect",
+    "detection_to_json",
+]
 
 PROFILES = ("standard", "fast")
 MOST_FAILED_COMPLETE = 0.001
@@ -111,12 +119,14 @@ def detect(
         read=np.zeros((grid.rows, grid.cols), bool),
         failed=np.zeros((grid.rows, grid.cols), bool),
     )
-    run = _Run(source, model, grid, maps, clock, on_progress, should_stop, checkpoint_dir, profile, grid_shift_px, margin_px)
+    run = _Run(
+        source, model, grid, maps, clock, on_progress, should_stop, checkpoint_dir, profile, grid_shift_px, margin_px
+    )
     wanted = tissue | overview_failed
     run.read_slide(wanted)
     maps.failed |= wanted & ~maps.read
     near_tissue = binary_dilation(tissue, iterations=TISSUE_RIM_CELLS)
-    p = np.where(near_tissue & ~maps.failed, maps.probability, 0).astype(np.float32) / PROBABILITY_STEPS
+    p = np.where(near_tissue & ~maps.failed, maps.probability, 0).astype(np.float32) / np.float32(PROBABILITY_STEPS)
     measured = time.monotonic()
     on_progress("lesions", 0.0)
     lesions = _lesions_of(p, maps, grid, model)
@@ -190,7 +200,8 @@ class _Run:
                 self.store.put(f"{stage}-{i:05d}", parts)
 
     def _wanted_pixels(self, window: Window) -> Wanted:
-        assert self.source.mpp_x and self.source.mpp_y
+        assert self.source.mpp_x
+        assert self.source.mpp_y
         x0, y0 = window.left_px * window.mpp / self.source.mpp_x, window.top_px * window.mpp / self.source.mpp_y
         return x0, y0, window.width_px, window.height_px, window.mpp
 
@@ -241,7 +252,8 @@ class _Run:
     def _boxes_outside(boxes: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
         cols = ((boxes[:, 0] + boxes[:, 2]) / 2 / MAP_MPP).astype(int).clip(0, wanted.shape[1] - 1)
         rows = ((boxes[:, 1] + boxes[:, 3]) / 2 / MAP_MPP).astype(int).clip(0, wanted.shape[0] - 1)
-        return boxes[~wanted[rows, cols]]
+        outside: NDArray[np.float32] = boxes[~wanted[rows, cols]]
+        return outside
 
 
 def _cell_mean(values: NDArray[Any], side: float) -> NDArray[np.float32]:
@@ -274,7 +286,9 @@ def _fit(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
 def _lesions_of(p: NDArray[np.float32], maps: _Maps, grid: Grid, model: LoadedModel) -> tuple[LesionFinding, ...]:
     boxes = suppress(np.concatenate([np.zeros((0, 5), np.float32), *maps.boxes_um]))
     read = model.config.read
-    return find_lesions(p, grid=grid, rules=LesionRules(seed=read.seed_probability, grow=read.grow_probability), boxes_um=boxes)
+    return find_lesions(
+        p, grid=grid, rules=LesionRules(seed=read.seed_probability, grow=read.grow_probability), boxes_um=boxes
+    )
 
 
 def _result(
@@ -334,7 +348,8 @@ def cut_fields(
     source: PixelSource, lesions: Iterable[LesionFinding], *, max_fields: int = 24, side_px: int = 512, mpp: float = 0.5
 ) -> list[bytes]:
     """JPEG of the field around each lesion's peak, in the order of the lesions, for the gallery."""
-    assert source.mpp_x and source.mpp_y
+    assert source.mpp_x
+    assert source.mpp_y
     fields = []
     for lesion in list(lesions)[:max_fields]:
         half = side_px * mpp / 2
@@ -384,12 +399,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Find metastases on one slide. Exit code 0: done (see `status` in the JSON); 2: the slide or model is refused.",
     )
     parser.add_argument("slide", type=Path, metavar="SLIDE")
-    parser.add_argument("--json", type=Path, metavar="OUT.json", help="where the result goes (default: standard output)")
+    parser.add_argument(
+        "--json", type=Path, metavar="OUT.json", help="where the result goes (default: standard output)"
+    )
     parser.add_argument("--heatmap", type=Path, metavar="OUT.png", help="grey image, one pixel per 8 um, 255 = certain")
     parser.add_argument("--profile", choices=PROFILES, default="standard")
     parser.add_argument("--model", type=Path, help="folder of a model version (default: the shipped one)")
     parser.add_argument("--mpp", type=float, metavar="UM", help="um per level-0 pixel, for a slide that does not say")
-    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="keep finished blocks here and go on from them")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER", help="keep finished blocks here and go on from them"
+    )
     parser.add_argument("--threads", type=int, default=0, help="threads of the network (default: all cores)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
@@ -403,7 +422,8 @@ def _detect_file(options: argparse.Namespace) -> tuple[Detection, tuple[int, int
     with open_pixels(options.slide, mpp_override=override) as source:
         report = _no_progress if options.quiet else _show_progress
         found = detect(source, model, profile=options.profile, on_progress=report, checkpoint_dir=options.checkpoint)
-        assert source.mpp_x and source.mpp_y
+        assert source.mpp_x
+        assert source.mpp_y
         return found, (source.width, source.height, (source.mpp_x, source.mpp_y))
 
 

@@ -78,9 +78,7 @@ def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
     return out
 
 
-def _measure(
-    focus: _Focus, *, grid: Grid, rules: LesionRules, boxes_um: NDArray[np.float32] | None
-) -> LesionFinding:
+def _measure(focus: _Focus, *, grid: Grid, rules: LesionRules, boxes_um: NDArray[np.float32] | None) -> LesionFinding:
     inside = np.where(focus.shape, focus.p, 0)
     row, col = np.unravel_index(int(inside.argmax()), inside.shape)
     longest = longest_diameter_um(focus.shape) / 1000
@@ -125,7 +123,7 @@ def longest_diameter_um(shape: NDArray[np.bool_]) -> float:
     first = shape[rows].argmax(axis=1)
     last = shape.shape[1] - shape[rows][:, ::-1].argmax(axis=1)
     ends = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)])
-    corners = np.concatenate([ends, ends + [0, 1]])
+    corners = np.concatenate([ends, ends + np.array([0, 1])])
     try:
         hull = corners[ConvexHull(corners).vertices]
     except QhullError:

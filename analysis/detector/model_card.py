@@ -35,7 +35,12 @@ def card_page(content: dict[str, Any]) -> str:
         "Real CAMELYON16 patches (CC0; through PatchCamelyon) with a label of their centre, and regions composed of them under",
         "real lesion outlines (CC0), which train boxes and masks.",
         "",
-        *_table({**card.get("data", {}).get("counts", {}), "test fold (never used for a choice)": card.get("data", {}).get("test_fold")}),
+        *_table(
+            {
+                **card.get("data", {}).get("counts", {}),
+                "test fold (never used for a choice)": card.get("data", {}).get("test_fold"),
+            }
+        ),
         "",
         "## Training",
         *_table({**card.get("training", {}), **{f"validation {k}": v for k, v in card.get("validation", {}).items()}}),
@@ -44,7 +49,11 @@ def card_page(content: dict[str, Any]) -> str:
         *_table(card.get("test", {})),
     ]
     for name, result in card.get("evaluation", {}).items():
-        composed = " (composed slides: texture real, anatomy not)" if name.startswith("slides") and card.get("composed_evaluation", True) else ""
+        composed = (
+            " (composed slides: texture real, anatomy not)"
+            if name.startswith("slides") and card.get("composed_evaluation", True)
+            else ""
+        )
         lines += ["", f"## Evaluation: {name}{composed}", *_table(result)]
     return "\n".join(lines) + "\n\n" + _LIMITS
 

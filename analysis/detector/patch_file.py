@@ -7,6 +7,7 @@ tumour, 0: it does not, -1: unknown), optionally `stain`, `fold`, `white`. Never
 import hashlib
 import io
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,12 @@ class PatchSet:
 
     def where(self, chosen: NDArray[np.bool_] | NDArray[np.intp]) -> "PatchSet":
         return PatchSet(
-            self.rgb[chosen], self.ids[chosen], self.label[chosen], self.stain[chosen], self.fold[chosen], self.white[chosen]
+            self.rgb[chosen],
+            self.ids[chosen],
+            self.label[chosen],
+            self.stain[chosen],
+            self.fold[chosen],
+            self.white[chosen],
         )
 
 
@@ -72,7 +78,7 @@ def load_patches(path: Path) -> PatchSet:
 
 def _decode_all(data: NDArray[np.uint8], offsets: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
     images = []
-    for i, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for i, (start, end) in enumerate(pairwise(offsets)):
         try:
             images.append(np.asarray(Image.open(io.BytesIO(data[start:end].tobytes())).convert("RGB")))
         except (OSError, ValueError) as problem:

@@ -120,7 +120,7 @@ def _itc_found(truth: Truth, points: list[tuple[float, float, float]]) -> int:
 
 def _auc_of(judged: list[JudgedSlide]) -> float | None:
     known = [j for j in judged if j.detection.slide_score is not None]
-    return auc([j.reference.tumour for j in known], [j.detection.slide_score for j in known]) if known else None
+    return auc([j.reference.tumour for j in known], [j.detection.slide_score or 0.0 for j in known]) if known else None
 
 
 def summarise(judged: list[JudgedSlide], *, model: LoadedModel, profile: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Train a detector: `python -m analysis.detector.train CONFIG [--out FOLDER]`.
 
 Steps on real patches (the label speaks of their centre) alternate with steps on composed regions (exact masks and
-boxes). The run writes into its folder: loss.csv (every ten steps), validation.csv, a checkpoint from which an
+boxes). The run writes into its folder: loss.csv (every five steps), validation.csv, a checkpoint from which an
 interrupted run goes on, and at the end model/ (weights and card), which `infer --model` and `evaluate` take.
 """
 
@@ -35,7 +35,7 @@ from analysis.detector.weights import save_model
 from analysis.metrics.roc import auc
 
 SCALE_RANGE = (0.85, 1.2)
-LOG_EVERY = 10
+LOG_EVERY = 5
 
 
 @dataclass
@@ -75,12 +75,14 @@ class Trainer:
     def step(self) -> dict[str, float]:
         self.network.train()
         for group in self.optimizer.param_groups:
-            group["lr"] = group["full_lr"] * _schedule(self.progress.step, self.total_steps, self.config.train.warmup_steps)
+            group["lr"] = group["full_lr"] * _schedule(
+                self.progress.step, self.total_steps, self.config.train.warmup_steps
+            )
         region = self.is_region_step(self.progress.step)
         parts = self._region_step() if region else self._patch_step()
         loss = total(parts) if region else parts["patch"]
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self._follow()
@@ -213,7 +215,20 @@ def _append(path: Path, row: dict[str, Any], columns: list[str]) -> None:
         writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-LOSS_COLUMNS = ["step", "epoch", "kind", "seconds", "loss", "patch", "mask", "distance", "class", "box", "quality", "attention"]
+LOSS_COLUMNS = [
+    "step",
+    "epoch",
+    "kind",
+    "seconds",
+    "loss",
+    "patch",
+    "mask",
+    "distance",
+    "class",
+    "box",
+    "quality",
+    "attention",
+]
 
 
 def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any = print) -> Path:
@@ -227,7 +242,9 @@ def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any =
     material = load_material(config, rng=np.random.default_rng(config.train.seed + 1))
     trainer = Trainer(config, material, folder)
     resumed = trainer.resume()
-    say(f"{'going on at' if resumed else 'starting at'} step {trainer.progress.step} of {trainer.total_steps}; {material.counts()}")
+    say(
+        f"{'going on at' if resumed else 'starting at'} step {trainer.progress.step} of {trainer.total_steps}; {material.counts()}"
+    )
     _loop(trainer, say)
     return _finish(trainer, say)
 
@@ -266,34 +283,51 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     at_90 = float(np.quantile(positives, 0.1)) if len(positives) else None
     card = {
         "data": {"counts": material.counts(), "test_fold": config.data.test_fold, "patch_mpp": config.data.patch_mpp},
-        "training": {"steps": trainer.progress.step, "best_step": trainer.progress.best_step, "seconds": round(trainer.progress.seconds)},
+        "training": {
+            "steps": trainer.progress.step,
+            "best_step": trainer.progress.best_step,
+            "seconds": round(trainer.progress.seconds),
+        },
         "validation": {"auc": trainer.progress.best_auc},
         "test": {
             "n": len(test),
             "auc": auc(test.label == 1, scores),
             "auc_at_scan_mpp": auc(test.label == 1, coarse),
-            "auc_by_stain": {str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)},
+            "auc_by_stain": {
+                str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)
+            },
             "threshold_90_sensitivity": at_90,
             "hard_negatives": len(hard),
             "hard_negative_rate_at_90": float((hard >= at_90).mean()) if at_90 is not None and len(hard) else None,
         },
     }
     version = time.strftime("%Y%m%d")
-    save_model(trainer.folder / "model", state=trainer.average, config=config, version=f"{config.name}-{version}", card=card)
+    save_model(
+        trainer.folder / "model", state=trainer.average, config=config, version=f"{config.name}-{version}", card=card
+    )
     say(json.dumps(card["test"]))
     return trainer.folder / "model"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.detector.train", description="Train a detector from a configuration file.")
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file, for example analysis/detector/configs/lite.toml")
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis.detector.train", description="Train a detector from a configuration file."
+    )
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="TOML file, for example analysis/detector/configs/lite.toml"
+    )
     parser.add_argument("--out", type=Path, help="folder of the run (default: METADET_HOME/training/NAME)")
     parser.add_argument("--fresh", action="store_true", help="begin again even if the folder holds a checkpoint")
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config)
         home = Path(os.environ.get("METADET_HOME", "var"))
-        model = run(config, options.out or home / "training" / config.name, fresh=options.fresh, say=lambda text: print(text, flush=True))
+        model = run(
+            config,
+            options.out or home / "training" / config.name,
+            fresh=options.fresh,
+            say=lambda text: print(text, flush=True),
+        )
     except (ConfigurationError, ReferenceDataMissing, PatchFileError, ModuleNotFoundError, OSError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2

@@ -66,5 +66,9 @@ def load_model(folder: Path) -> LoadedModel:
     network.eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return LoadedModel(
-        version=str(content["version"]), sha256=str(content["sha256"]), network=network, config=config, card=content["card"]
+        version=str(content["version"]),
+        sha256=str(content["sha256"]),
+        network=network,
+        config=config,
+        card=content["card"],
     )

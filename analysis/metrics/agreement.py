@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from analysis.metrics.intervals import Interval, wilson
 
 
-def confusion(reference: Sequence[Hashable], other: Sequence[Hashable], *, labels: Sequence[Hashable]) -> NDArray[np.int64]:
+def confusion(
+    reference: Sequence[Hashable], other: Sequence[Hashable], *, labels: Sequence[Hashable]
+) -> NDArray[np.int64]:
     """Counts (row = reference, column = other) in the order of `labels`. Raises ValueError for unequal lengths or unknown labels."""
     if len(reference) != len(other):
         raise ValueError(f"{len(reference)} against {len(other)} calls")

@@ -34,7 +34,9 @@ def _curve(slides: Sequence[SlideHits], thresholds: Sequence[float]) -> Curve:
     """`thresholds` ascending."""
     false = np.array([s for slide in slides for s in slide.false_positives])
     hits = np.array([s for slide in slides for s in slide.lesions])
-    points = [((false >= t).sum() / max(len(slides), 1), (hits >= t).sum() / max(len(hits), 1)) for t in reversed(thresholds)]
+    points = [
+        ((false >= t).sum() / max(len(slides), 1), (hits >= t).sum() / max(len(hits), 1)) for t in reversed(thresholds)
+    ]
     return Curve(tuple(float(p[0]) for p in points), tuple(float(p[1]) for p in points))
 
 

@@ -46,7 +46,11 @@ def bootstrap(
     """
     value = statistic(units)
     rng = np.random.default_rng(seed)
-    draws = [statistic([units[i] for i in rng.integers(0, len(units), len(units))]) for _ in range(repeats)] if units else []
+    draws = (
+        [statistic([units[i] for i in rng.integers(0, len(units), len(units))]) for _ in range(repeats)]
+        if units
+        else []
+    )
     known = [draw for draw in draws if draw is not None]
     if value is None or not known:
         return Interval(float("nan"), float("nan"), float("nan"))

@@ -47,7 +47,9 @@ def major_axis(mask: NDArray[np.bool_]) -> float:
     return 4 * math.sqrt(float(np.linalg.eigvalsh(cov)[-1]))
 
 
-def judge_slide(truth: Truth, detections: Sequence[tuple[float, float, float]], *, include_itc: bool = False) -> SlideHits:
+def judge_slide(
+    truth: Truth, detections: Sequence[tuple[float, float, float]], *, include_itc: bool = False
+) -> SlideHits:
     """detections (score, col, row) in cells; one outside the grid is moved to its edge.
 
     Several hits on one lesion count once (the best); a hit on ITC is neither right nor wrong.

@@ -87,7 +87,12 @@ def _node_boxes(plan: SlidePlan, rng: np.random.Generator) -> list[tuple[int, in
 
 
 def _blend(
-    slide: ComposedSlide, mask: NDArray[np.bool_], filling: NDArray[np.uint8], top: int, left: int, rng: np.random.Generator
+    slide: ComposedSlide,
+    mask: NDArray[np.bool_],
+    filling: NDArray[np.uint8],
+    top: int,
+    left: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.float32]:
     """Lay `filling` over the slide where `mask`, with a soft edge; returns the weight."""
     weight = soft_edge(mask, rng=rng)
@@ -176,7 +181,10 @@ def _place(
         if (inside[window] & shape).sum() < least_inside * area:
             continue
         if free_of is not None:
-            wide = np.s_[max(top - _GAP_PX, 0) : top + shape.shape[0] + _GAP_PX, max(left - _GAP_PX, 0) : left + shape.shape[1] + _GAP_PX]
+            wide = np.s_[
+                max(top - _GAP_PX, 0) : top + shape.shape[0] + _GAP_PX,
+                max(left - _GAP_PX, 0) : left + shape.shape[1] + _GAP_PX,
+            ]
             if free_of[wide].any():
                 continue
         return top, left

@@ -14,7 +14,12 @@ OVERLAP_SHARE = 3  # the overlap is a third of the patch side
 
 
 def quilt(
-    pool: NDArray[np.uint8], *, height: int, width: int, rng: np.random.Generator, where: NDArray[np.bool_] | None = None
+    pool: NDArray[np.uint8],
+    *,
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    where: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """pool (n, s, s, 3) -> (height, width, 3). Cells that do not touch `where` (height, width) stay white."""
     side = pool.shape[1]
@@ -70,7 +75,8 @@ def _best_candidate(
 def _difference(candidates: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
     # every second pixel tells as much and costs a quarter
     delta = candidates[:, ::2, ::2].astype(np.float32) - target[::2, ::2].astype(np.float32)
-    return np.einsum("nijk,nijk->n", delta, delta)
+    error: NDArray[np.float32] = np.einsum("nijk,nijk->n", delta, delta)
+    return error
 
 
 def _seam_mask(

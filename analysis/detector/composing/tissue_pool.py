@@ -93,11 +93,13 @@ def _sharpness(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Standard deviation of the Laplacian of the grey image."""
     grey = rgb.astype(np.float32).mean(axis=-1)
     lap = 4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
-    return lap.std(axis=(1, 2)).astype(np.float32)
+    spread: NDArray[np.float32] = lap.std(axis=(1, 2)).astype(np.float32)
+    return spread
 
 
 def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return -np.log((rgb.astype(np.float32) + 1.0) / 256.0)
+    density: NDArray[np.float32] = -np.log((rgb.astype(np.float32) + 1.0) / 256.0)
+    return density
 
 
 def from_optical_density(density: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -80,9 +80,7 @@ class LiteBackbone(nn.Module):
     def __init__(self, *, last_stride: int) -> None:
         super().__init__()
         stages = LITE0 if last_stride == 32 else LITE0[:5]
-        self.stem = nn.Sequential(
-            SameConv(3, STEM_CHANNELS, 3, stride=2), _norm(STEM_CHANNELS), nn.ReLU6(inplace=True)
-        )
+        self.stem = nn.Sequential(SameConv(3, STEM_CHANNELS, 3, stride=2), _norm(STEM_CHANNELS), nn.ReLU6(inplace=True))
         self.stages = nn.ModuleList()
         channels, stride = STEM_CHANNELS, 2
         ends: dict[int, tuple[int, int]] = {}

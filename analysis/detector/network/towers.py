@@ -43,9 +43,7 @@ class SpatialGate(nn.Module):
 class Tower(nn.Module):
     """`depth` convolutions shared over the levels, normalised per level, then the two gates."""
 
-    def __init__(
-        self, channels: int, *, depth: int, attention: bool, windows: tuple[int, ...], kernel: int
-    ) -> None:
+    def __init__(self, channels: int, *, depth: int, attention: bool, windows: tuple[int, ...], kernel: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(depth))
         self.norms = nn.ModuleList(

@@ -75,7 +75,9 @@ def _limit(chosen: NDArray[np.bool_], most: int, rng: np.random.Generator) -> ND
     return out
 
 
-def _region_maker(config: DetectorConfig, patches: PatchSet, hard: PatchSet, *, rng: np.random.Generator) -> RegionMaker:
+def _region_maker(
+    config: DetectorConfig, patches: PatchSet, hard: PatchSet, *, rng: np.random.Generator
+) -> RegionMaker:
     folder = reference_data_folder(config.data.folder)
     sheets, problem = [], None
     for stain in np.unique(patches.stain):

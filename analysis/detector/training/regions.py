@@ -46,7 +46,8 @@ def soft_edge(mask: NDArray[np.bool_], *, rng: np.random.Generator, width_px: fl
     noise = gaussian_filter(rng.normal(size=mask.shape).astype(np.float32), 3.0)
     far = gaussian_filter(flat, 4.0)
     soft = gaussian_filter(flat, width_px) + noise * ((far > 0.02) & (far < 0.98))
-    return np.clip((soft - 0.5) * 2.2 + 0.5, 0, 1)
+    weight: NDArray[np.float32] = np.clip((soft - 0.5) * 2.2 + 0.5, 0, 1)
+    return weight
 
 
 class RegionMaker:

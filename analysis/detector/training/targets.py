@@ -60,7 +60,8 @@ def build_targets(regions: list[Region]) -> RegionTarget:
 def _block_mean(array: NDArray[np.generic], stride: int) -> NDArray[np.float32]:
     h, w = array.shape[0] // stride, array.shape[1] // stride
     blocks = array[: h * stride, : w * stride].astype(np.float32).reshape(h, stride, w, stride)
-    return blocks.mean(axis=(1, 3))
+    mean: NDArray[np.float32] = blocks.mean(axis=(1, 3))
+    return mean
 
 
 def _dense(region: Region) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -92,7 +93,9 @@ def _level(region: Region, stride: int, owned: tuple[float, float]) -> tuple[NDA
         if slices is None:
             continue
         top, bottom, left, right = slices[0].start, slices[0].stop, slices[1].start, slices[1].stop
-        sides = np.stack(np.broadcast_arrays(xs[None] - left, ys[:, None] - top, right - xs[None], bottom - ys[:, None]))
+        sides = np.stack(
+            np.broadcast_arrays(xs[None] - left, ys[:, None] - top, right - xs[None], bottom - ys[:, None])
+        )
         longest = sides.max(axis=0)
         cy, cx = _centre_inside(region.instance == number, slices)
         near = np.maximum(np.abs(ys[:, None] - cy), np.abs(xs[None] - cx)) <= CENTRE_RADIUS * stride

@@ -16,7 +16,7 @@ from shapely.geometry import Polygon
 from analysis.detector import compose, evaluate, infer, train
 from analysis.detector.annotations import read_asap, write_asap
 from analysis.detector.composing.slide_file import write_pyramid
-from analysis.detector.reference_data import ENVIRONMENT_NAME, ReferenceDataMissing, reference_data_folder
+from analysis.detector.reference_data import ENVIRONMENT_NAME
 from tests.analysis.detector.conftest import REPOSITORY
 from tests.analysis.detector.test_patch_file import write_patches
 
@@ -42,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_infer_finds_the_micrometastasis_of_the_demo(folder: Path, tmp_path: Path) -> None:
     out, heat = tmp_path / "out.json", tmp_path / "out.png"
-    code = infer.main([str(folder / "cut.tif"), "--json", str(out), "--heatmap", str(heat), "--threads", "1", "--quiet"])
+    code = infer.main(
+        [str(folder / "cut.tif"), "--json", str(out), "--heatmap", str(heat), "--threads", "1", "--quiet"]
+    )
     assert code == 0
     found = json.loads(out.read_text())
     assert (found["slide"], found["status"]) == ("cut.tif", "complete")
@@ -73,7 +75,9 @@ def test_infer_refuses_a_slide_without_scale_and_takes_a_given_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "bare.tif"
-    pyvips.Image.black(700, 600, bands=3).invert().copy(interpretation="srgb").tiffsave(str(path), tile=True, compression="jpeg")
+    pyvips.Image.black(700, 600, bands=3).invert().copy(interpretation="srgb").tiffsave(
+        str(path), tile=True, compression="jpeg"
+    )
     assert infer.main([str(path), "--quiet"]) == 2
     assert "scale" in capsys.readouterr().err
     assert infer.main([str(path), "--quiet", "--mpp", "1.0"]) == 0
@@ -129,7 +133,11 @@ def test_the_model_card_page_is_the_one_the_command_writes(tmp_path: Path) -> No
 @pytest.mark.parametrize("module", ["infer", "train", "compose", "evaluate"])
 def test_each_command_explains_itself(module: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", f"analysis.detector.{module}", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        [sys.executable, "-m", f"analysis.detector.{module}", "--help"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0
     assert "usage" in done.stdout
@@ -149,13 +157,13 @@ def test_train_and_compose_say_what_is_wrong(
 
 
 def test_a_tiny_run_trains_resumes_and_leaves_a_model(tmp_path: Path) -> None:
-    try:
-        reference_data_folder()
-    except ReferenceDataMissing as missing:
-        pytest.skip(str(missing))
+    write_patches(tmp_path / "p.npz", n=60)
     config = tmp_path / "tiny.toml"
     text = (REPOSITORY / "analysis/detector/configs/tiny.toml").read_text()
-    config.write_text(text.replace("[train]", "[train]\nregions_every = 0"))
+    data = f'[data]\nfolder = "{tmp_path}"\npatches = ["p.npz"]\nhard_negatives = []'
+    train_part = "[train]\nregions_every = 0\ncoarse_share = 0.0\nwarmup_steps = 2"
+    text = text.replace("[data]", data).replace("[train]", train_part).replace("epochs = 2", "epochs = 10")
+    config.write_text(text)
     assert train.main([str(config), "--out", str(tmp_path / "run")]) == 0
     with (tmp_path / "run" / "loss.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]

@@ -6,7 +6,9 @@ from analysis.detector.configuration import ConfigurationError, DetectorConfig, 
 from tests.analysis.detector.conftest import REPOSITORY
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "analysis/detector/configs").glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "analysis/detector/configs").glob("*.toml")), ids=lambda p: p.name
+)
 def test_each_shipped_configuration_is_valid(path: Path) -> None:
     assert load_config(path).name
 

@@ -32,9 +32,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_tiles")
 def test_the_result_does_not_depend_on_the_grid_of_tiles(noise_slide: ArraySource, small_model: LoadedModel) -> None:
-    first, second = (
-        detect(noise_slide, small_model, grid_shift_px=shift, margin_px=192) for shift in (0, 128)
-    )
+    first, second = (detect(noise_slide, small_model, grid_shift_px=shift, margin_px=192) for shift in (0, 128))
     assert first.lesions
     assert np.abs(first.heatmap.astype(int) - second.heatmap).max() <= 1
     assert len(first.lesions) == len(second.lesions)
@@ -146,7 +144,9 @@ def test_an_unknown_profile_is_refused(noise_slide: ArraySource, small_model: Lo
 
 def test_the_json_has_the_promised_fields(noise_slide: ArraySource, small_model: LoadedModel) -> None:
     document = detection_to_json(detect(noise_slide, small_model), "a.tif", 896, 640, (1.0, 1.0))
-    assert {"slide", "width", "height", "mpp", "model", "status", "slide_score", "tissue", "lesions", "seconds"} <= set(document)
+    assert {"slide", "width", "height", "mpp", "model", "status", "slide_score", "tissue", "lesions", "seconds"} <= set(
+        document
+    )
     assert set(document["model"]) == {"version", "sha256", "profile"}
     assert set(document["tissue"]) == {"mm2", "analysed", "failed"}
     assert set(document["seconds"]) == {"read", "network", "lesions", "total"}

@@ -19,7 +19,9 @@ def region(*boxes: tuple[int, int, int, int]) -> Region:
     return Region(tissue_like(SIDE, SIDE), instance, np.zeros((SIDE, SIDE), bool))
 
 
-@pytest.mark.parametrize("regions", [[region()], [region(), region((40, 40, 80, 90))]], ids=["no lesion at all", "one of two"])
+@pytest.mark.parametrize(
+    "regions", [[region()], [region(), region((40, 40, 80, 90))]], ids=["no lesion at all", "one of two"]
+)
 def test_losses_are_finite_and_have_gradients(regions: list[Region]) -> None:
     torch.manual_seed(1)
     network = Detector(SMALL)

@@ -57,7 +57,9 @@ def test_attention_is_where_the_configuration_puts_it(attention: str, gates: int
 
 @pytest.mark.parametrize("stride", [16, 32])
 def test_outputs_have_the_promised_sizes(stride: int) -> None:
-    network = Detector(NetworkConfig(backbone_stride=stride, pyramid_channels=16, tower_depth=1, dense_channels=16)).eval()
+    network = Detector(
+        NetworkConfig(backbone_stride=stride, pyramid_channels=16, tower_depth=1, dense_channels=16)
+    ).eval()
     out = network(torch.zeros(1, 3, 128, 192))
     assert out.tumour_logit.shape == (1, 1, 32, 48)
     assert [level.class_logit.shape[-2:] for level in out.levels] == [(16, 24), (8, 12), (4, 6), (2, 3)]

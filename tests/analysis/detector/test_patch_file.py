@@ -64,4 +64,6 @@ def test_folds_are_fixed_and_about_even() -> None:
     counts = np.bincount(folds_of(ids), minlength=5)
     assert counts.min() > 330
     assert percent_of("patch 1", salt="fold") == percent_of("patch 1", salt="fold")
-    assert [percent_of(f"patch {i}", salt="a") for i in range(5)] != [percent_of(f"patch {i}", salt="b") for i in range(5)]
+    assert [percent_of(f"patch {i}", salt="a") for i in range(5)] != [
+        percent_of(f"patch {i}", salt="b") for i in range(5)
+    ]

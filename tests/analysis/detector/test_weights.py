@@ -24,7 +24,7 @@ def folder(tmp_path: Path, small_network: Detector) -> Path:
 def test_what_was_saved_is_loaded(folder: Path, small_network: Detector) -> None:
     model = load_model(folder)
     x = torch.randn(1, 3, 128, 128)
-    assert torch.allclose(model.network(x).tumour_logit, small_network(x).tumour_logit, atol=1e-5)
+    assert torch.allclose(model.network(x).tumour_logit, small_network(x).tumour_logit, rtol=1e-3, atol=1e-3)
     assert (model.version, model.card["name"]) == ("v1", "small")
     assert model.config.network == SMALL
     assert model.sha256 == read_card(folder)["sha256"]

@@ -23,7 +23,9 @@ def test_perfect_agreement_is_one_and_no_calls_give_none() -> None:
 
 
 def test_confusion_counts_rows_as_reference() -> None:
-    counts = confusion(["micro", "macro", "macro"], ["macro", "macro", "negative"], labels=("negative", "itc", "micro", "macro"))
+    counts = confusion(
+        ["micro", "macro", "macro"], ["macro", "macro", "negative"], labels=("negative", "itc", "micro", "macro")
+    )
     assert counts.sum() == 3
     assert (counts[2, 3], counts[3, 3], counts[3, 0]) == (1, 1, 1)
 

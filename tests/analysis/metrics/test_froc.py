@@ -7,7 +7,13 @@ from analysis.metrics.froc import SlideHits, froc_2016, froc_curve, froc_stepped
 VECTORS = {
     "one lesion missed": ([0.8, 0.3], [0.9, 0.0], 2, 0.5, 0.5),
     "none missed: the first script drops the lowest score": ([0.8, 0.3], [0.9, 0.2], 2, 0.5, 0.75),
-    "many false positives": ([0.95, 0.7, 0.65, 0.6, 0.5, 0.4, 0.35, 0.2, 0.1], [0.99, 0.66, 0.45, 0.15, 0.0], 4, 0.5667, 0.5),
+    "many false positives": (
+        [0.95, 0.7, 0.65, 0.6, 0.5, 0.4, 0.35, 0.2, 0.1],
+        [0.99, 0.66, 0.45, 0.15, 0.0],
+        4,
+        0.5667,
+        0.5,
+    ),
     "no false positive": ([], [0.9, 0.5, 0.0], 4, 0.6667, 0.6667),
 }
 

@@ -10,7 +10,9 @@ from analysis.metrics.roc import auc
 
 
 @settings(deadline=None)
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.8, 0.95, 0.99]))
+@given(
+    st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.8, 0.95, 0.99])
+)
 def test_wilson_is_that_of_an_independent_implementation(counts: tuple[int, int], confidence: float) -> None:
     k, n = counts
     expected = binomtest(k, n).proportion_ci(confidence_level=confidence, method="wilson")
