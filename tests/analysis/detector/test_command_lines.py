@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -130,17 +131,19 @@ def test_the_model_card_page_is_the_one_the_command_writes(tmp_path: Path) -> No
     assert (tmp_path / "card.md").read_text() == (REPOSITORY / "docs/reference/model-card.md").read_text()
 
 
-@pytest.mark.parametrize("module", ["infer", "train", "compose", "evaluate"])
-def test_each_command_explains_itself(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", f"analysis.detector.{module}", "--help"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0
-    assert "usage" in done.stdout
+@pytest.mark.parametrize("command", [infer.main, train.main, compose.main, evaluate.main])
+def test_each_command_explains_itself(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(["--help"])
+    assert ended.value.code == 0
+    assert "usage: python -m analysis.detector." in capsys.readouterr().out
+
+
+def test_the_command_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "analysis.detector.infer", "absent.svs"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there is no slide at absent.svs" in done.stderr
 
 
 def test_train_and_compose_say_what_is_wrong(
