@@ -9,7 +9,7 @@ from uuid import UUID
 from celery import current_app
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -21,6 +21,8 @@ from jobs.models import Job
 
 log = logging.getLogger(__name__)
 
+SENT_PER_ROUND = 10
+LONG_AGO = timedelta(minutes=10)
 BROKER_AWAY = (KombuError, RedisError, OSError)
 
 
@@ -99,11 +101,18 @@ def request_cancel(*, job_id: UUID) -> Job:
 
 
 def jobs_to_send() -> list[tuple[UUID, str]]:
-    """Waiting jobs that nobody was told about lately, and running ones whose worker has gone silent."""
-    again = Now() - timedelta(seconds=settings.RECONCILE_SECONDS)
-    waiting = Q(state=JobState.QUEUED) & (Q(sent_at=None) | Q(sent_at__lt=again))
+    """Waiting jobs that no message may be left of, and running ones whose worker has gone silent.
+
+    While a worker is busy with the same kind, a waiting job's message is taken to be in the broker still. At most
+    SENT_PER_ROUND of a kind, the oldest, so that messages do not pile up where no worker runs.
+    """
+    round_ago = Now() - timedelta(seconds=settings.RECONCILE_SECONDS)
+    busy = Job.objects.filter(kind=OuterRef("kind"), state=JobState.RUNNING, lease_until__gte=Now())
+    never_sent = Q(sent_at=None) | Q(sent_at__lt=Now() - LONG_AGO)
+    forgotten = Q(sent_at__lt=round_ago) & ~Exists(busy)
     silent = Q(state=JobState.RUNNING, lease_until__lt=Now(), attempt__lt=F("max_attempts"), cancel_requested=False)
-    return list(Job.objects.filter(waiting | silent).order_by("created_at").values_list("id", "kind"))
+    found = Job.objects.filter(Q(state=JobState.QUEUED) & (never_sent | forgotten) | silent).order_by("created_at")
+    return [row for kind in JobKind for row in found.filter(kind=kind).values_list("id", "kind")[:SENT_PER_ROUND]]
 
 
 def jobs_given_up() -> list[Job]:

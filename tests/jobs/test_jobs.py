@@ -1,10 +1,12 @@
 """Leases, fences and the reconciler: one result, whatever the broker and the workers do."""
 
 import threading
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from django.db import connection, transaction
+from django.db.models.functions import Now
 
 from jobs import queue, running, schedule
 from jobs.enums import JobKind, JobState
@@ -123,6 +125,31 @@ def test_a_silent_worker_is_replaced():
     assert (job.pk, job.kind) not in queue.jobs_to_send()
     expire(job)
     assert (job.pk, job.kind) in queue.jobs_to_send()
+
+
+def age_of_message(job: Job, seconds: int) -> None:
+    Job.objects.filter(pk=job.pk).update(sent_at=Now() - timedelta(seconds=seconds))
+
+
+def test_a_waiting_job_is_sent_again_only_while_nobody_is_busy_with_its_kind():
+    busy, waiting = make_job(), make_job()
+    queue.claim(job_id=busy.pk, owner="worker")
+    age_of_message(waiting, 60)
+    assert queue.jobs_to_send() == []  # its message is behind the busy worker's
+    expire(busy)
+    assert {job_id for job_id, _ in queue.jobs_to_send()} == {busy.pk, waiting.pk}
+
+
+def test_a_message_from_long_ago_is_sent_again_whoever_is_busy():
+    busy, waiting = make_job(), make_job()
+    queue.claim(job_id=busy.pk, owner="worker")
+    age_of_message(waiting, 3600)
+    assert [job_id for job_id, _ in queue.jobs_to_send()] == [waiting.pk]
+
+
+def test_a_round_sends_the_oldest_jobs_and_not_all_of_a_long_queue():
+    jobs = [make_job() for _ in range(queue.SENT_PER_ROUND + 5)]
+    assert [job_id for job_id, _ in queue.jobs_to_send()] == [job.pk for job in jobs[: queue.SENT_PER_ROUND]]
 
 
 def test_a_job_that_kills_its_worker_is_given_up_after_three_attempts(ended_badly):
