@@ -4,8 +4,8 @@
 no TCP port. Every role has a password (SCRAM) of its own, made once and kept in METADET_HOME/keys: the web server and the
 workers are given metadet_app's and no other.
 
-PostgreSQL refuses to run as root. Started by root it runs in a user namespace in which root's files belong to user 1000,
-else as the user nobody with the data folder handed over.
+PostgreSQL refuses to run as root. Started by root it runs in a user namespace in which root's files belong to an ordinary
+user of this machine, else as the user nobody with the data folder handed over.
 """
 
 import contextlib
@@ -109,12 +109,23 @@ class Unprivileged:
 
 
 def unprivileged() -> Unprivileged:
-    """The way that works for this user on this machine. Raises CannotBecomeUnprivileged when none does."""
-    if os.geteuid() != 0:
+    """The way that works for this user on this machine. Raises CannotBecomeUnprivileged when none does.
+
+    PostgreSQL wants a user that is not root and that has a name; containers run programs under numbers without one.
+    """
+    if os.geteuid() != 0 and _has_name(os.geteuid()):
         return Unprivileged()
-    namespace = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
-    if shutil.which("unshare") and subprocess.run([*namespace, "true"], capture_output=True).returncode == 0:
-        return Unprivileged(prefix=namespace)
+    named = next((user for user in pwd.getpwall() if user.pw_uid != 0), None)
+    if named is not None and shutil.which("unshare"):
+        user, group = f"--map-user={named.pw_uid}", f"--map-group={named.pw_gid}"
+        namespace = ("unshare", "--user", user, group, "--")
+        if subprocess.run([*namespace, "true"], capture_output=True).returncode == 0:
+            return Unprivileged(prefix=namespace)
+    if os.geteuid() != 0:
+        raise CannotBecomeUnprivileged(
+            f"PostgreSQL needs a user with a name, and this one (number {os.geteuid()}) has none; this machine allows no "
+            "user namespace either. Give the user an entry in /etc/passwd, or set DATABASE_URL to a server that already runs."
+        )
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:
@@ -126,6 +137,14 @@ def unprivileged() -> Unprivileged:
         popen={"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []},
         hand_over=lambda path: _chown_all(path, uid=nobody.pw_uid, gid=nobody.pw_gid),
     )
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _chown_all(path: Path, *, uid: int, gid: int) -> None:

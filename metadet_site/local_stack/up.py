@@ -22,6 +22,8 @@ from metadet_site.local_stack.supervisor import Service, StopAsked, Supervisor
 ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8000
 PORTS_TRIED = 20
+# Warnings about root and about users without a name, ten lines each: the worker decodes nothing itself (slides/wsi/sandbox).
+CELERY_SAYS = ("You're running the worker", "An entry for the specified gid")
 # Stages rise at the start and fall at the stop.
 STORES, WORKERS, WEB = 1, 2, 3
 
@@ -191,7 +193,8 @@ class LocalStack:
         return Service(
             name=queue,
             command=[
-                *(sys.executable, "-W", "ignore:You're running the worker", "-m", "celery", "--quiet"),
+                *(sys.executable, *(part for start in CELERY_SAYS for part in ("-W", f"ignore:{start}"))),
+                *("-m", "celery", "--quiet"),
                 *("-A", "metadet_site.celery", "worker"),
                 *("-Q", queue, "-n", f"{queue}@{platform.node() or 'localhost'}"),
                 *("--pool", "prefork", "--concurrency", "1", "--loglevel", "INFO"),

@@ -257,3 +257,22 @@ def test_the_database_is_up_to_date_only_as_long_as_nothing_changed(
         connection.execute("INSERT INTO django_migrations VALUES (1, 'app', '0001_initial', now())")
         assert not migrated.is_up_to_date(owned_table)
         connection.execute("DROP TABLE django_migrations")
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--user", "--map-user=1", "true"], capture_output=True).returncode != 0,
+    reason="this machine lends no user namespace",
+)
+def test_a_user_without_a_name_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 999_999)
+    way = postgres.unprivileged()
+    shown = subprocess.run([*way.prefix, "id", "-u"], capture_output=True, text=True)
+    assert int(shown.stdout) != 0
+    assert postgres._has_name(int(shown.stdout))
+
+
+def test_a_user_without_a_name_is_told_what_to_do_where_none_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 999_999)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(CannotBecomeUnprivileged, match="DATABASE_URL"):
+        postgres.unprivileged()

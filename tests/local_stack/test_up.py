@@ -75,7 +75,9 @@ class Stack:
 
     @property
     def supervisor(self) -> int:
-        return next(pid for pid in self.everything() if "local_stack.up" in command_line(pid))
+        """Its number; 0 while it cannot be seen."""
+        assert self.guard.poll() is None, f"the stack has ended:\n{self.said()[-4000:]}"
+        return next((pid for pid in self.everything() if "local_stack.up" in command_line(pid)), 0)
 
     def everything(self) -> set[int]:
         """All that belongs to this stack: below the guard, or started with its home."""
