@@ -18,17 +18,28 @@ from metadet_site.local_stack.postgres import NOT_DURABLE, SUPERUSER, Cluster, f
 @contextmanager
 def temporary_cluster(*, patience_s: float = 60.0) -> Iterator[Cluster]:
     """A running cluster whose metadet_owner may make databases, each with the three roles' default rights in it."""
-    folder = Path(tempfile.mkdtemp(prefix="metadet-test-"))
-    socket_folder = make_socket_folder()
-    cluster = Cluster(
-        folder=folder,
-        socket_folder=socket_folder,
-        passwords_file=folder / "passwords.json",
-        binaries=find_binaries(),
-        settings=NOT_DURABLE | {"shared_buffers": "32MB"},
-    )
-    cluster.prepare()
-    log = folder / "log"
+    with tempfile.TemporaryDirectory(prefix="metadet-test-", ignore_cleanup_errors=True) as folder:
+        socket_folder = make_socket_folder()
+        try:
+            cluster = Cluster(
+                folder=Path(folder),
+                socket_folder=socket_folder,
+                passwords_file=Path(folder) / "passwords.json",
+                binaries=find_binaries(),
+                settings=NOT_DURABLE | {"shared_buffers": "32MB"},
+            )
+            cluster.prepare()
+            with _running(cluster, patience_s=patience_s):
+                cluster.set_up_roles()
+                _allow_tests(cluster)
+                yield cluster
+        finally:
+            shutil.rmtree(socket_folder, ignore_errors=True)
+
+
+@contextmanager
+def _running(cluster: Cluster, *, patience_s: float) -> Iterator[None]:
+    log = cluster.folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             cluster.command(),
@@ -44,14 +55,10 @@ def temporary_cluster(*, patience_s: float = 60.0) -> Iterator[Cluster]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise NotHealthy(f"PostgreSQL did not start:\n{log.read_text()}")
             time.sleep(0.02)
-        cluster.set_up_roles()
-        _allow_tests(cluster)
-        yield cluster
+        yield
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(socket_folder, ignore_errors=True)
 
 
 def _allow_tests(cluster: Cluster) -> None:
