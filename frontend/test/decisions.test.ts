@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { decidedCount, mustBeDecided, neighbour, nextUndecided } from "../src/review/lesion-order";
+import { lesionOutlines } from "../src/review/ai-view";
 import { shownCall, shownDecisions } from "../src/review/read-mode";
 import type { AiLesion, Decision } from "../src/review/types";
 
@@ -48,5 +49,17 @@ describe("what is shown while a write is on its way", () => {
     expect(shownCall({ state, pending }, "unaided")?.value).toBe("micro");
     expect(shownCall({ state, pending }, "final")).toBeNull();
     expect(shownCall({ state, pending: [] }, "unaided")?.value).toBe("negative");
+  });
+});
+
+describe("which outlines are drawn", () => {
+  const shown = (decisions: Record<string, Decision>, selected: string | null) =>
+    lesionOutlines(lesions, decisions, { threshold: 0.85, selected }).map((outline) => outline.id);
+
+  test("those below the threshold only when decided or chosen", () => {
+    expect(shown({}, null)).toEqual(["a", "b"]);
+    expect(shown({}, "c")).toEqual(["a", "b", "c"]);
+    expect(shown({ c: accepted }, null)).toEqual(["a", "b", "c"]);
+    expect(shown({ c: undone }, null)).toEqual(["a", "b"]);
   });
 });

@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 from metadet_site.local_stack import processes
 from metadet_site.local_stack.postgres import Cluster
 from metadet_site.local_stack.up import answers
+from tests.faults.conftest import broker, start  # noqa: F401  (fixtures)
 from tests.local_stack.process_watch import wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]

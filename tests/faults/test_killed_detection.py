@@ -32,7 +32,7 @@ def kill_pool_child(worker_pid: int) -> None:
 
 def is_in_the_middle(job: Job) -> bool:
     job.refresh_from_db()
-    return job.state == "running" and job.stage == "network" and 0.1 < job.progress < 0.9
+    return job.state == "running" and job.stage == "reading" and 0.1 < job.progress < 0.9
 
 
 @pytest.mark.parametrize("whole_worker", [False, True], ids=["the working child", "the worker and its child"])

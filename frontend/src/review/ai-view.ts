@@ -5,7 +5,7 @@ import { heatGrid, HeatLayer } from "../viewer/heat";
 import { mountAiLayers, type AiLayers } from "../viewer/heat-controls";
 import { OutlineLayer, type Outline } from "../viewer/lesions";
 import type { Stage } from "../viewer/stage";
-import { verdictOf } from "./lesion-order";
+import { mustBeDecided, verdictOf } from "./lesion-order";
 import type { AiLesion, AiResult, AiRun, Decision } from "./types";
 
 export interface AiView {
@@ -39,9 +39,14 @@ async function fetchHeat(result: AiResult & { run: AiRun }): Promise<{ heat: Hea
   }
 }
 
-export function lesionOutlines(lesions: readonly AiLesion[], decisions: Readonly<Record<string, Decision>>): Outline[] {
-  return lesions.map((lesion) => {
-    const verdict = verdictOf(decisions, lesion.id);
-    return { id: lesion.id, label: String(lesion.rank), rings: lesion.outline, state: verdict === "undecided" ? "open" : verdict };
-  });
+/** Weak findings would bury the strong ones: below the threshold only what was decided, or is chosen in the list, is drawn. */
+export function lesionOutlines(
+  lesions: readonly AiLesion[],
+  decisions: Readonly<Record<string, Decision>>,
+  { threshold, selected }: { threshold: number; selected: string | null },
+): Outline[] {
+  return lesions
+    .map((lesion) => ({ lesion, verdict: verdictOf(decisions, lesion.id) }))
+    .filter(({ lesion, verdict }) => mustBeDecided(lesion, threshold) || verdict !== "undecided" || lesion.id === selected)
+    .map(({ lesion, verdict }) => ({ id: lesion.id, label: String(lesion.rank), rings: lesion.outline, state: verdict === "undecided" ? "open" : verdict }));
 }

@@ -60,11 +60,11 @@ function lesionsPart(ai: AiView, reads: readonly OtherRead[], stage: Stage, keys
   };
   const draw = () => {
     gallery.select(selected);
+    ai.outlines.set(lesionOutlines(ai.lesions, shared, { threshold: ai.run.threshold, selected }));
     redraw(list, lesionList({ lesions: ai.lesions, decisions: shared, selected, threshold: ai.run.threshold, emptyWords: "The AI found no lesion on this slide.", belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}`, stateWords: (lesion) => readersSay(reads, lesion), onSelect: (lesion) => select(lesion, true) }));
     stage.view.repaint();
     onChange();
   };
-  ai.outlines.set(lesionOutlines(ai.lesions, shared));
   stage.view.onClick((at) => select(ai.lesions.find((lesion) => lesion.id === ai.outlines.hit(stage.view.frame(), at)) ?? null, false));
   const step = (by: 1 | -1) => select(neighbour(ai.lesions, selected, by), true);
   keys.add([

@@ -211,7 +211,7 @@ export async function startReadMode(boot: Boot, stage: Stage, side: HTMLElement,
     own.set(value.state.marks.map((mark, index) => ({ id: mark.id, label: markName(index), rings: mark.outline, state: "own" })));
     own.selected = value.selected;
     if (value.ai) {
-      value.ai.outlines.set(lesionOutlines(value.ai.lesions, shownDecisions(value)));
+      value.ai.outlines.set(lesionOutlines(value.ai.lesions, shownDecisions(value), { threshold: value.ai.run.threshold, selected: value.selected }));
       value.ai.outlines.selected = value.selected;
     }
     view.repaint();
