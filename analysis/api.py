@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 
 from accounts.enums import Role
 from accounts.permissions import has_any_role
+from accounts.requester import requester
 from analysis.enums import Profile
 from analysis.runs import request_run
 from slides.models import Slide
@@ -31,12 +32,12 @@ class DetectView(APIView):
 
     @extend_schema(request=DetectRequest, responses={202: DetectAnswer, 200: DetectAnswer})
     def post(self, request: Request, slide_id: UUID) -> Response:
-        slide = Slide.objects.visible_to(request.user).filter(pk=slide_id).first()
+        slide = Slide.objects.visible_to(requester(request)).filter(pk=slide_id).first()
         if slide is None:
             raise Http404
         wanted = DetectRequest(data=request.data)
         wanted.is_valid(raise_exception=True)
-        job = request_run(slide=slide, profile=Profile(wanted.validated_data["profile"]), actor=request.user)
+        job = request_run(slide=slide, profile=Profile(wanted.validated_data["profile"]), actor=requester(request))
         if job is None:
             return Response({"job": None, "message": "This slide has a result of the active model already."})
         return Response({"job": job.pk, "message": "Detection is in the queue."}, status=202)

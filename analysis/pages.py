@@ -9,6 +9,7 @@ from django.shortcuts import get_object_or_404, render, resolve_url
 from django.views.decorators.http import require_GET, require_POST
 
 from accounts.enums import Role
+from accounts.requester import requester
 from analysis.errors import ModelRefused
 from analysis.models import ModelVersion
 from analysis.models_registry import activate_model
@@ -22,17 +23,17 @@ def models_page(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "analysis/models.html",
-        {"versions": versions, "may_activate": request.user.has_role(Role.ADMINISTRATOR)},
+        {"versions": versions, "may_activate": requester(request).has_role(Role.ADMINISTRATOR)},
     )
 
 
 @require_POST
 @login_required
 def activate(request: HttpRequest, model_id: UUID) -> HttpResponse:
-    if not request.user.has_role(Role.ADMINISTRATOR):
+    if not requester(request).has_role(Role.ADMINISTRATOR):
         raise Http404
     try:
-        version = activate_model(model_version=get_object_or_404(ModelVersion, pk=model_id), actor=request.user)
+        version = activate_model(model_version=get_object_or_404(ModelVersion, pk=model_id), actor=requester(request))
         messages.success(request, f"{version} is active: new runs use it. Earlier runs stay as they are.")
     except ModelRefused as error:
         messages.error(request, str(error))
@@ -40,5 +41,5 @@ def activate(request: HttpRequest, model_id: UUID) -> HttpResponse:
 
 
 def _check_may_see(request: HttpRequest) -> None:
-    if not request.user.has_role(Role.ADMINISTRATOR, Role.AUDITOR):
+    if not requester(request).has_role(Role.ADMINISTRATOR, Role.AUDITOR):
         raise Http404

@@ -83,6 +83,8 @@ def request_run(*, slide: Slide, profile: Profile = Profile.STANDARD, actor: Use
 
 def live_run(slide: Slide) -> Run | None:
     """The newest run of the active model on the slide's present file and scale; None when there is none."""
+    if slide.mpp_x is None or slide.mpp_y is None:
+        return None
     return (
         Run.objects.filter(
             slide=slide,
@@ -118,12 +120,11 @@ def do_detection(job: Job, lease: Lease) -> None:
 def _detect(
     slide: Slide, model_version: ModelVersion, job: Job, lease: Lease, work: Path
 ) -> "tuple[Detection, list[bytes]]":
-    from slides.wsi.sandbox import open_pixels
-
     from analysis.detector import infer
     from analysis.detector.card import ModelRefused
     from analysis.detector.weights import load_model
     from slides.wsi.errors import RefusalCode, SlideRefused
+    from slides.wsi.sandbox import open_pixels
 
     try:
         model = load_model(model_version.path)

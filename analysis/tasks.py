@@ -6,6 +6,6 @@ from analysis import runs
 from jobs import running
 
 
-@shared_task(name="analysis.detect")
+@shared_task(name="analysis.detect")  # type: ignore[untyped-decorator]  # celery has no types
 def detect(job_id: str) -> None:
     running.run(job_id=UUID(job_id), handler=runs.do_detection, on_ended_badly=runs.record_bad_end)

@@ -159,7 +159,8 @@ def _compare(result: Verification, hash_at: dict[int, str], seq: int, known: str
 def _check_triggers(result: Verification) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal AND tgname = ANY(%s)", [sorted(TRIGGERS)]
+            "SELECT tgname::text, tgenabled::text FROM pg_trigger WHERE NOT tgisinternal AND tgname = ANY(%s)",
+            [sorted(TRIGGERS)],
         )
         found = dict(cursor.fetchall())
     for name in sorted(TRIGGERS):

@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 SECRET = "benchmark" * 8
 
-BARE = '''
+BARE = """
 from pathlib import Path
 from slides.wsi.tile_store import TileStore
 store = TileStore.load(Path({folder!r}))
@@ -45,7 +45,7 @@ def application(environ, start_response):
     tile = store.tile(int(level), int(col), int(row))
     start_response("200 OK", [("Content-Type", "image/jpeg"), ("ETag", tile.etag), ("Content-Length", str(len(tile.data)))])
     return [tile.data]
-'''
+"""
 
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
@@ -163,10 +163,15 @@ def measure(peer: str, pid: int, port: int, paths: list[str], cookie: Callable[[
         cuts = statistics.quantiles(seconds, n=100)
         rows.append(
             Row(
-                peer, run, len(paths), round((cpu_seconds(pid) - before) / len(paths) * 1000, 4),
-                round(len(paths) / wall), round(cuts[49] * 1000, 2), round(cuts[98] * 1000, 2),
+                peer,
+                run,
+                len(paths),
+                round((cpu_seconds(pid) - before) / len(paths) * 1000, 4),
+                round(len(paths) / wall),
+                round(cuts[49] * 1000, 2),
+                round(cuts[98] * 1000, 2),
                 round(received / len(paths) / 1024, 1),
-            )  # fmt: skip
+            )
         )
     return rows
 
@@ -258,11 +263,15 @@ def run(folder: Path, options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     port = free_port()
     with serving(granian(port, "metadet_site.wsgi:application"), port, env) as pid:
-        rows += measure("metadet, authorised", pid, port, [prefix + name for name in names], cookie_now, options.connections)
+        rows += measure(
+            "metadet, authorised", pid, port, [prefix + name for name in names], cookie_now, options.connections
+        )
     (folder / "bare_tiles.py").write_text(BARE.format(folder=str(output)))
     port = free_port()
     with serving(granian(port, "bare_tiles:application"), port, env) as pid:
-        rows += measure("bare WSGI, no check", pid, port, ["/" + name for name in names], lambda: "", options.connections)
+        rows += measure(
+            "bare WSGI, no check", pid, port, ["/" + name for name in names], lambda: "", options.connections
+        )
     if nginx := shutil.which("nginx"):
         for name in names:
             file = folder / "www" / name

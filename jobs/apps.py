@@ -8,4 +8,7 @@ class JobsConfig(AppConfig):
         from audit_trail.checkpoints import checkpoint_if_due
         from jobs.schedule import DUTIES
 
-        DUTIES["make a checkpoint of the trail"] = lambda: checkpoint_if_due() and None
+        def checkpoint() -> None:
+            checkpoint_if_due()
+
+        DUTIES["make a checkpoint of the trail"] = checkpoint

@@ -37,9 +37,7 @@ def answer(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's exception handler: {"error": code, "message": words, ...what the error carries}."""
     if (status := status_of(error)) is not None:
         extra = getattr(error, "extra", {})
-        return Response(
-            {"error": getattr(error, "code", "refused"), "message": str(error)} | extra, status=status
-        )
+        return Response({"error": getattr(error, "code", "refused"), "message": str(error)} | extra, status=status)
     if isinstance(error, Http404 | exceptions.NotFound):
         return Response(
             {"error": "not_found", "message": "There is no such thing here, or you may not see it."},

@@ -9,6 +9,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from accounts.enums import Role
 from accounts.permissions import SignedIn
+from accounts.requester import requester
 
 HOME_OF: list[tuple[Role, str]] = [
     # the first role a person has decides where they begin
@@ -24,7 +25,7 @@ HOME_OF: list[tuple[Role, str]] = [
 @login_required
 def home(request: HttpRequest) -> HttpResponse:
     for role, name in HOME_OF:
-        if request.user.has_role(role):
+        if requester(request).has_role(role):
             return HttpResponseRedirect(resolve_url(name))
     return HttpResponse(
         "Your account has no role yet. An administrator gives roles.", status=403, content_type="text/plain"

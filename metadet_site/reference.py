@@ -20,9 +20,13 @@ def states_page() -> str:
             "",
             "Made from the tables in the code by `manage.py write_reference`; do not edit.",
             "",
-            *_diagram("Slide", "Each state has a time limit and, when it is bad, a reason in words.", SLIDE_TRANSITIONS),
+            *_diagram(
+                "Slide", "Each state has a time limit and, when it is bad, a reason in words.", SLIDE_TRANSITIONS
+            ),
             *_diagram("Read", "Back from signed only by an amendment, whose reason is kept.", PHASE_TRANSITIONS),
-            *_diagram("Job", "Running goes back to queued after an unexpected error, three attempts in all.", JOB_TRANSITIONS),
+            *_diagram(
+                "Job", "Running goes back to queued after an unexpected error, three attempts in all.", JOB_TRANSITIONS
+            ),
         ]
     )
 

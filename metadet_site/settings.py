@@ -25,7 +25,13 @@ DEBUG = env_bool("METADET_DEBUG", False)
 TESTING = "pytest" in sys.modules
 
 
-SERVES_NOBODY = {"check", "check_slide", "makemigrations", "spectacular", "write_reference"}  # commands without a secret
+SERVES_NOBODY = {
+    "check",
+    "check_slide",
+    "makemigrations",
+    "spectacular",
+    "write_reference",
+}  # commands without a secret
 
 
 def _secret_key() -> str:
@@ -148,7 +154,9 @@ SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SAMESITE = "Lax"
 SECURE_CONTENT_TYPE_NOSNIFF = True
-SECURE_REFERRER_POLICY = "same-origin"  # "no-referrer" makes browsers send `Origin: null` with forms, which the CSRF check refuses
+SECURE_REFERRER_POLICY = (
+    "same-origin"  # "no-referrer" makes browsers send `Origin: null` with forms, which the CSRF check refuses
+)
 SECURE_HSTS_SECONDS = 31536000 if HTTPS else 0
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 X_FRAME_OPTIONS = "DENY"

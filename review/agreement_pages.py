@@ -12,6 +12,7 @@ from django.shortcuts import render, resolve_url
 from django.views.decorators.http import require_GET
 
 from accounts.enums import Role
+from accounts.requester import requester
 from analysis.models import ModelVersion
 from audit_trail.enums import EventKind
 from audit_trail.recording import record
@@ -23,7 +24,6 @@ from review.reporting.agreement_csv import discordances_csv, figures_csv, pairs_
 from review.state import other_read_facts
 from slides.enums import SlideState
 from slides.models import Slide
-from slides.requester import requester
 
 
 class AgreementFilter(forms.Form):

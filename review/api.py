@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from accounts.enums import Role
 from accounts.permissions import has_any_role
+from accounts.requester import requester
 from analysis.models import Run
 from review import policies, reading, signing, visibility
 from review.enums import CallValue, Meaning, Verdict
@@ -33,7 +34,6 @@ from review.serializers import (
 )
 from review.state import other_read_facts, read_state
 from slides.models import Case, Slide
-from slides.requester import requester
 
 READS = has_any_role(Role.READER, Role.ADJUDICATOR)
 AUDITS = has_any_role(Role.AUDITOR)

@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from accounts.enums import Role
 from accounts.errors import AccountsError
 from accounts.models import User
+from accounts.requester import requester
 from review import assigning, policies, reading, signing, visibility, worklist
 from review.enums import AssignmentRole, CallStage, Meaning
 from review.errors import RecordChanged, ReviewError
@@ -25,7 +26,6 @@ from review.models import Assignment, Read, Signature
 from review.node_table import node_table
 from review.state import newest_call
 from slides.models import Case, Slide
-from slides.requester import requester
 
 PER_PAGE = 50
 

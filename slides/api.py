@@ -19,6 +19,7 @@ from rest_framework.views import APIView
 from accounts.enums import Role
 from accounts.models import User
 from accounts.permissions import SignedIn, has_any_role
+from accounts.requester import requester
 from audit_trail.enums import EventKind
 from audit_trail.recording import record
 from jobs.enums import LIVE, JobKind
@@ -27,7 +28,6 @@ from slides import importing, ingest, open_stores, tile_access, viewing
 from slides.enums import AssociatedKind, SlideState
 from slides.errors import ImportRefused
 from slides.models import Slide
-from slides.requester import requester
 from slides.serializers import (
     AcceptedSerializer,
     ErrorSerializer,

@@ -18,12 +18,12 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from accounts.enums import Role
+from accounts.requester import requester
 from jobs.enums import LIVE, JobKind, JobState
 from jobs.models import Job
 from slides import ingest, viewing
 from slides.enums import ScaleState, SlideState, UploadState
 from slides.models import Case, Slide, Upload
-from slides.requester import requester
 from slides.serializers import newest_jobs
 
 PER_PAGE = 50

@@ -19,11 +19,11 @@ from rest_framework.response import Response
 
 from accounts.enums import Role
 from accounts.permissions import has_any_role
+from accounts.requester import requester
 from slides import uploads
 from slides.enums import UploadState
 from slides.errors import UploadRefused
 from slides.models import Upload
-from slides.requester import requester
 from slides.serializers import ErrorSerializer, UploadSerializer
 
 VERSION = "1.0.0"

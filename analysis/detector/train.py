@@ -82,7 +82,7 @@ class Trainer:
         parts = self._region_step() if region else self._patch_step()
         loss = total(parts) if region else parts["patch"]
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self._follow()
@@ -136,7 +136,7 @@ class Trainer:
     def averaged(self) -> Detector:
         network = Detector(self.config.network)
         network.load_state_dict(self.average)
-        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
+        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def validate(self) -> dict[str, float | None]:
         network, held = self.averaged(), self.material.validation

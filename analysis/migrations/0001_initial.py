@@ -7,103 +7,175 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('slides', '0001_initial'),
+        ("slides", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='ModelVersion',
+            name="ModelVersion",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('name', models.CharField(max_length=60)),
-                ('version', models.CharField(max_length=40)),
-                ('sha256', models.CharField(help_text='Of the weights file.', max_length=64, unique=True)),
-                ('folder', models.CharField(help_text='Absolute, or relative to the code (shipped models).', max_length=1000)),
-                ('card', models.JSONField(default=dict)),
-                ('threshold', models.FloatField(default=0.5, help_text="Lesions with at least this score count for the AI's call.")),
-                ('state', models.CharField(choices=[('registered', 'registered'), ('evaluated', 'evaluated'), ('active', 'active'), ('retired', 'retired')], default='registered', max_length=12)),
-                ('registered_at', models.DateTimeField(auto_now_add=True)),
-                ('activated_at', models.DateTimeField(blank=True, null=True)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("name", models.CharField(max_length=60)),
+                ("version", models.CharField(max_length=40)),
+                ("sha256", models.CharField(help_text="Of the weights file.", max_length=64, unique=True)),
+                (
+                    "folder",
+                    models.CharField(help_text="Absolute, or relative to the code (shipped models).", max_length=1000),
+                ),
+                ("card", models.JSONField(default=dict)),
+                (
+                    "threshold",
+                    models.FloatField(
+                        default=0.5, help_text="Lesions with at least this score count for the AI's call."
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("registered", "registered"),
+                            ("evaluated", "evaluated"),
+                            ("active", "active"),
+                            ("retired", "retired"),
+                        ],
+                        default="registered",
+                        max_length=12,
+                    ),
+                ),
+                ("registered_at", models.DateTimeField(auto_now_add=True)),
+                ("activated_at", models.DateTimeField(blank=True, null=True)),
             ],
             options={
-                'constraints': [models.UniqueConstraint(condition=models.Q(('state', 'active')), fields=('state',), name='one_active_model_version')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("state", "active")), fields=("state",), name="one_active_model_version"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='Run',
+            name="Run",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('profile', models.CharField(choices=[('standard', 'standard (1.0 um per pixel)'), ('fast', 'fast (2.0 um per pixel, 1.0 where suspicious)')], max_length=12)),
-                ('parameters', models.JSONField(default=dict)),
-                ('parameters_sha256', models.CharField(max_length=64)),
-                ('job_id', models.UUIDField(unique=True)),
-                ('status', models.CharField(choices=[('complete', 'complete'), ('incomplete', 'incomplete: part of the tissue could not be read'), ('cannot_assess', 'cannot assess')], max_length=15)),
-                ('status_reason', models.TextField(blank=True)),
-                ('slide_score', models.FloatField(null=True)),
-                ('threshold', models.FloatField(help_text="The model version's threshold when the run was made.")),
-                ('tissue_mm2', models.FloatField()),
-                ('analysed_fraction', models.FloatField()),
-                ('failed_fraction', models.FloatField()),
-                ('mpp_x', models.FloatField(help_text='Scale the run was made with.')),
-                ('mpp_y', models.FloatField()),
-                ('slide_sha256', models.CharField(max_length=64)),
-                ('seconds', models.JSONField(default=dict)),
-                ('drift', models.JSONField(default=dict)),
-                ('software_version', models.CharField(max_length=40)),
-                ('heatmap_rows', models.PositiveIntegerField()),
-                ('heatmap_cols', models.PositiveIntegerField()),
-                ('heatmap_x0', models.FloatField()),
-                ('heatmap_y0', models.FloatField()),
-                ('heatmap_cell_x0', models.FloatField(help_text='Level-0 pixels per cell, across.')),
-                ('heatmap_cell_y0', models.FloatField(help_text='Level-0 pixels per cell, down.')),
-                ('heatmap_sha256', models.CharField(help_text='Of the uncompressed grid.', max_length=64)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('model_version', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='analysis.modelversion')),
-                ('slide', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='runs', to='slides.slide')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                (
+                    "profile",
+                    models.CharField(
+                        choices=[
+                            ("standard", "standard (1.0 um per pixel)"),
+                            ("fast", "fast (2.0 um per pixel, 1.0 where suspicious)"),
+                        ],
+                        max_length=12,
+                    ),
+                ),
+                ("parameters", models.JSONField(default=dict)),
+                ("parameters_sha256", models.CharField(max_length=64)),
+                ("job_id", models.UUIDField(unique=True)),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("complete", "complete"),
+                            ("incomplete", "incomplete: part of the tissue could not be read"),
+                            ("cannot_assess", "cannot assess"),
+                        ],
+                        max_length=15,
+                    ),
+                ),
+                ("status_reason", models.TextField(blank=True)),
+                ("slide_score", models.FloatField(null=True)),
+                ("threshold", models.FloatField(help_text="The model version's threshold when the run was made.")),
+                ("tissue_mm2", models.FloatField()),
+                ("analysed_fraction", models.FloatField()),
+                ("failed_fraction", models.FloatField()),
+                ("mpp_x", models.FloatField(help_text="Scale the run was made with.")),
+                ("mpp_y", models.FloatField()),
+                ("slide_sha256", models.CharField(max_length=64)),
+                ("seconds", models.JSONField(default=dict)),
+                ("drift", models.JSONField(default=dict)),
+                ("software_version", models.CharField(max_length=40)),
+                ("heatmap_rows", models.PositiveIntegerField()),
+                ("heatmap_cols", models.PositiveIntegerField()),
+                ("heatmap_x0", models.FloatField()),
+                ("heatmap_y0", models.FloatField()),
+                ("heatmap_cell_x0", models.FloatField(help_text="Level-0 pixels per cell, across.")),
+                ("heatmap_cell_y0", models.FloatField(help_text="Level-0 pixels per cell, down.")),
+                ("heatmap_sha256", models.CharField(help_text="Of the uncompressed grid.", max_length=64)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "model_version",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="runs", to="analysis.modelversion"
+                    ),
+                ),
+                (
+                    "slide",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="runs", to="slides.slide"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='Lesion',
+            name="Lesion",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('rank', models.PositiveIntegerField(help_text='1 is the strongest.')),
-                ('score', models.FloatField()),
-                ('peak_x0', models.FloatField()),
-                ('peak_y0', models.FloatField()),
-                ('outline', models.JSONField(help_text='[[outer ring], [hole], ...], each ring [[x0, y0], ...].')),
-                ('bbox', models.JSONField(help_text='[x0, y0, x0 right, y0 bottom].')),
-                ('longest_diameter_mm', models.FloatField()),
-                ('ellipse_major_mm', models.FloatField()),
-                ('area_mm2', models.FloatField()),
-                ('size_class', models.CharField(choices=[('itc', 'isolated tumour cells'), ('micro', 'micrometastasis'), ('macro', 'macrometastasis')], max_length=8)),
-                ('borderline', models.BooleanField(default=False)),
-                ('mean_probability', models.FloatField()),
-                ('peak_probability', models.FloatField()),
-                ('box_score', models.FloatField(null=True)),
-                ('has_field', models.BooleanField(default=False, help_text='A field was cut for the gallery.')),
-                ('run', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='lesions', to='analysis.run')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("rank", models.PositiveIntegerField(help_text="1 is the strongest.")),
+                ("score", models.FloatField()),
+                ("peak_x0", models.FloatField()),
+                ("peak_y0", models.FloatField()),
+                ("outline", models.JSONField(help_text="[[outer ring], [hole], ...], each ring [[x0, y0], ...].")),
+                ("bbox", models.JSONField(help_text="[x0, y0, x0 right, y0 bottom].")),
+                ("longest_diameter_mm", models.FloatField()),
+                ("ellipse_major_mm", models.FloatField()),
+                ("area_mm2", models.FloatField()),
+                (
+                    "size_class",
+                    models.CharField(
+                        choices=[
+                            ("itc", "isolated tumour cells"),
+                            ("micro", "micrometastasis"),
+                            ("macro", "macrometastasis"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("borderline", models.BooleanField(default=False)),
+                ("mean_probability", models.FloatField()),
+                ("peak_probability", models.FloatField()),
+                ("box_score", models.FloatField(null=True)),
+                ("has_field", models.BooleanField(default=False, help_text="A field was cut for the gallery.")),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="lesions", to="analysis.run"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['run', 'rank'],
+                "ordering": ["run", "rank"],
             },
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.UniqueConstraint(fields=('slide', 'model_version', 'parameters_sha256'), name='one_result_per_run_parameters'),
+            model_name="run",
+            constraint=models.UniqueConstraint(
+                fields=("slide", "model_version", "parameters_sha256"), name="one_result_per_run_parameters"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='run',
-            constraint=models.CheckConstraint(condition=models.Q(('analysed_fraction__gte', 0), ('failed_fraction__gte', 0)), name='fractions_not_negative'),
+            model_name="run",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("analysed_fraction__gte", 0), ("failed_fraction__gte", 0)),
+                name="fractions_not_negative",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='lesion',
-            constraint=models.UniqueConstraint(fields=('run', 'rank'), name='one_lesion_per_rank'),
+            model_name="lesion",
+            constraint=models.UniqueConstraint(fields=("run", "rank"), name="one_lesion_per_rank"),
         ),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 from django import template
 from django.conf import settings
 from django.templatetags.static import static
-from django.utils.html import format_html, mark_safe
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 register = template.Library()
@@ -36,9 +36,7 @@ def read_manifest(dist: Path) -> dict[str, Any]:
 
 def files_of(manifest: dict[str, Any], name: str) -> tuple[str, list[str], list[str]]:
     """Script, stylesheets and further chunks of the entry `name`; styles of a shared chunk come before the entry's own."""
-    entry = next(
-        (chunk for chunk in manifest.values() if chunk.get("isEntry") and chunk.get("name") == name), None
-    )
+    entry = next((chunk for chunk in manifest.values() if chunk.get("isEntry") and chunk.get("name") == name), None)
     if entry is None:
         raise FrontEndNotBuilt(
             f"The front end has no entry {name!r}: build it again with `npm run build` in frontend/."
@@ -60,7 +58,7 @@ def frontend(name: str) -> SafeString:
     lines = [format_html('<link rel="stylesheet" href="{}">', _url(file)) for file in styles]
     lines += [format_html('<link rel="modulepreload" href="{}">', _url(file)) for file in chunks]
     lines.append(format_html('<script type="module" src="{}"></script>', _url(script)))
-    return mark_safe("\n".join(lines))
+    return format_html_join("\n", "{}", ((line,) for line in lines))
 
 
 def _url(file: str) -> str:

@@ -8,7 +8,6 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
@@ -17,136 +16,293 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='Case',
+            name="Case",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('accession', models.CharField(max_length=64, unique=True)),
-                ('pseudonym', models.CharField(blank=True, max_length=64)),
-                ('site', models.CharField(blank=True, max_length=100)),
-                ('protocol', models.CharField(choices=[('unaided_first', 'unaided first'), ('second_look', 'second look'), ('concurrent', 'concurrent')], default='unaided_first', max_length=20)),
-                ('urgent', models.BooleanField(default=False)),
-                ('note', models.CharField(blank=True, help_text='Shown with the case, for example what was composed.', max_length=300)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("accession", models.CharField(max_length=64, unique=True)),
+                ("pseudonym", models.CharField(blank=True, max_length=64)),
+                ("site", models.CharField(blank=True, max_length=100)),
+                (
+                    "protocol",
+                    models.CharField(
+                        choices=[
+                            ("unaided_first", "unaided first"),
+                            ("second_look", "second look"),
+                            ("concurrent", "concurrent"),
+                        ],
+                        default="unaided_first",
+                        max_length=20,
+                    ),
+                ),
+                ("urgent", models.BooleanField(default=False)),
+                (
+                    "note",
+                    models.CharField(
+                        blank=True, help_text="Shown with the case, for example what was composed.", max_length=300
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'ordering': ['accession'],
+                "ordering": ["accession"],
             },
         ),
         migrations.CreateModel(
-            name='Node',
+            name="Node",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('label', models.CharField(max_length=64)),
-                ('sentinel', models.BooleanField(null=True)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='nodes', to='slides.case')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("label", models.CharField(max_length=64)),
+                ("sentinel", models.BooleanField(null=True)),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="nodes", to="slides.case"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['label'],
+                "ordering": ["label"],
             },
         ),
         migrations.CreateModel(
-            name='Slide',
+            name="Slide",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('position', models.PositiveIntegerField(default=0, help_text='Order within the case.')),
-                ('file_name', models.CharField(help_text='As it was sent; may name a patient: operators only.', max_length=255)),
-                ('source', models.CharField(help_text='The file: absolute when imported in place, else under METADET_HOME.', max_length=1000)),
-                ('imported_in_place', models.BooleanField(default=False)),
-                ('size_bytes', models.BigIntegerField(default=0)),
-                ('sha256', models.CharField(blank=True, db_index=True, max_length=64)),
-                ('state', models.CharField(choices=[('receiving', 'receiving'), ('checking', 'checking'), ('preparing', 'preparing'), ('ready', 'ready'), ('quarantined', 'quarantined'), ('failed', 'failed')], db_index=True, default='checking', max_length=12)),
-                ('state_since', models.DateTimeField(auto_now_add=True)),
-                ('reason_code', models.CharField(blank=True, max_length=40)),
-                ('reason', models.TextField(blank=True, help_text='Why it is quarantined or failed, and what to do, in words.')),
-                ('format', models.CharField(blank=True, max_length=60)),
-                ('width', models.PositiveIntegerField(null=True)),
-                ('height', models.PositiveIntegerField(null=True)),
-                ('mpp_x', models.FloatField(help_text='um per level-0 pixel.', null=True)),
-                ('mpp_y', models.FloatField(null=True)),
-                ('mpp_source', models.CharField(blank=True, max_length=100)),
-                ('scale_state', models.CharField(choices=[('ok', 'scale known'), ('missing', 'no scale in the file'), ('implausible', 'scale in the file is implausible'), ('entered', 'scale entered by hand')], default='missing', max_length=12)),
-                ('scanner', models.CharField(blank=True, max_length=100)),
-                ('properties', models.JSONField(default=dict, help_text='slides.wsi SlideProperties.')),
-                ('store', models.CharField(blank=True, help_text='Name of the current tile store folder.', max_length=32)),
-                ('pass_through', models.BooleanField(null=True)),
-                ('tissue_mm2', models.FloatField(null=True)),
-                ('tissue_fraction', models.FloatField(null=True)),
-                ('corrupt_tiles', models.PositiveIntegerField(default=0)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('deleted_at', models.DateTimeField(blank=True, null=True)),
-                ('deleted_reason', models.CharField(blank=True, max_length=300)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='slides', to='slides.case')),
-                ('created_by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('node', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='slides', to='slides.node')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("position", models.PositiveIntegerField(default=0, help_text="Order within the case.")),
+                (
+                    "file_name",
+                    models.CharField(help_text="As it was sent; may name a patient: operators only.", max_length=255),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        help_text="The file: absolute when imported in place, else under METADET_HOME.", max_length=1000
+                    ),
+                ),
+                ("imported_in_place", models.BooleanField(default=False)),
+                ("size_bytes", models.BigIntegerField(default=0)),
+                ("sha256", models.CharField(blank=True, db_index=True, max_length=64)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("receiving", "receiving"),
+                            ("checking", "checking"),
+                            ("preparing", "preparing"),
+                            ("ready", "ready"),
+                            ("quarantined", "quarantined"),
+                            ("failed", "failed"),
+                        ],
+                        db_index=True,
+                        default="checking",
+                        max_length=12,
+                    ),
+                ),
+                ("state_since", models.DateTimeField(auto_now_add=True)),
+                ("reason_code", models.CharField(blank=True, max_length=40)),
+                (
+                    "reason",
+                    models.TextField(
+                        blank=True, help_text="Why it is quarantined or failed, and what to do, in words."
+                    ),
+                ),
+                ("format", models.CharField(blank=True, max_length=60)),
+                ("width", models.PositiveIntegerField(null=True)),
+                ("height", models.PositiveIntegerField(null=True)),
+                ("mpp_x", models.FloatField(help_text="um per level-0 pixel.", null=True)),
+                ("mpp_y", models.FloatField(null=True)),
+                ("mpp_source", models.CharField(blank=True, max_length=100)),
+                (
+                    "scale_state",
+                    models.CharField(
+                        choices=[
+                            ("ok", "scale known"),
+                            ("missing", "no scale in the file"),
+                            ("implausible", "scale in the file is implausible"),
+                            ("entered", "scale entered by hand"),
+                        ],
+                        default="missing",
+                        max_length=12,
+                    ),
+                ),
+                ("scanner", models.CharField(blank=True, max_length=100)),
+                ("properties", models.JSONField(default=dict, help_text="slides.wsi SlideProperties.")),
+                (
+                    "store",
+                    models.CharField(blank=True, help_text="Name of the current tile store folder.", max_length=32),
+                ),
+                ("pass_through", models.BooleanField(null=True)),
+                ("tissue_mm2", models.FloatField(null=True)),
+                ("tissue_fraction", models.FloatField(null=True)),
+                ("corrupt_tiles", models.PositiveIntegerField(default=0)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("deleted_at", models.DateTimeField(blank=True, null=True)),
+                ("deleted_reason", models.CharField(blank=True, max_length=300)),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="slides", to="slides.case"
+                    ),
+                ),
+                (
+                    "created_by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "node",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="slides",
+                        to="slides.node",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['case', 'position', 'created_at'],
+                "ordering": ["case", "position", "created_at"],
             },
         ),
         migrations.CreateModel(
-            name='ScaleCorrection',
+            name="ScaleCorrection",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('mpp_x', models.FloatField()),
-                ('mpp_y', models.FloatField()),
-                ('reason', models.CharField(max_length=300)),
-                ('entered_at', models.DateTimeField(auto_now_add=True)),
-                ('entered_by', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('slide', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='scale_corrections', to='slides.slide')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("mpp_x", models.FloatField()),
+                ("mpp_y", models.FloatField()),
+                ("reason", models.CharField(max_length=300)),
+                ("entered_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "entered_by",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "slide",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="scale_corrections", to="slides.slide"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='AssociatedImage',
+            name="AssociatedImage",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('label', 'label'), ('macro', 'macro')], max_length=10)),
-                ('slide', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='associated_images', to='slides.slide')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("kind", models.CharField(choices=[("label", "label"), ("macro", "macro")], max_length=10)),
+                (
+                    "slide",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="associated_images", to="slides.slide"
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Upload',
+            name="Upload",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('node_label', models.CharField(blank=True, max_length=64)),
-                ('file_name', models.CharField(max_length=255)),
-                ('length', models.BigIntegerField()),
-                ('offset', models.BigIntegerField(default=0)),
-                ('claimed_sha256', models.CharField(blank=True, max_length=64)),
-                ('state', models.CharField(choices=[('receiving', 'receiving'), ('complete', 'complete'), ('cancelled', 'cancelled'), ('refused', 'refused')], db_index=True, default='receiving', max_length=12)),
-                ('reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('touched_at', models.DateTimeField(auto_now=True)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='uploads', to='slides.case')),
-                ('owner', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='uploads', to=settings.AUTH_USER_MODEL)),
-                ('slide', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='upload', to='slides.slide')),
+                ("id", models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ("node_label", models.CharField(blank=True, max_length=64)),
+                ("file_name", models.CharField(max_length=255)),
+                ("length", models.BigIntegerField()),
+                ("offset", models.BigIntegerField(default=0)),
+                ("claimed_sha256", models.CharField(blank=True, max_length=64)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("receiving", "receiving"),
+                            ("complete", "complete"),
+                            ("cancelled", "cancelled"),
+                            ("refused", "refused"),
+                        ],
+                        db_index=True,
+                        default="receiving",
+                        max_length=12,
+                    ),
+                ),
+                ("reason", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("touched_at", models.DateTimeField(auto_now=True)),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="uploads", to="slides.case"
+                    ),
+                ),
+                (
+                    "owner",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="uploads", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "slide",
+                    models.OneToOneField(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="upload",
+                        to="slides.slide",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['-created_at'],
+                "ordering": ["-created_at"],
             },
         ),
         migrations.CreateModel(
-            name='CaseAccess',
+            name="CaseAccess",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('given_at', models.DateTimeField(auto_now_add=True)),
-                ('case', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='access', to='slides.case')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='case_access', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("given_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "case",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="access", to="slides.case"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="case_access",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('case', 'user'), name='one_access_per_case_and_person')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("case", "user"), name="one_access_per_case_and_person")
+                ],
             },
         ),
         migrations.AddConstraint(
-            model_name='node',
-            constraint=models.UniqueConstraint(fields=('case', 'label'), name='one_node_per_label'),
+            model_name="node",
+            constraint=models.UniqueConstraint(fields=("case", "label"), name="one_node_per_label"),
         ),
         migrations.AddConstraint(
-            model_name='associatedimage',
-            constraint=models.UniqueConstraint(fields=('slide', 'kind'), name='one_associated_image_per_kind'),
+            model_name="associatedimage",
+            constraint=models.UniqueConstraint(fields=("slide", "kind"), name="one_associated_image_per_kind"),
         ),
         migrations.AddConstraint(
-            model_name='upload',
-            constraint=models.CheckConstraint(condition=models.Q(('offset__lte', models.F('length'))), name='offset_within_length'),
+            model_name="upload",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("offset__lte", models.F("length"))), name="offset_within_length"
+            ),
         ),
     ]

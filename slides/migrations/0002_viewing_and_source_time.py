@@ -6,30 +6,47 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('slides', '0001_initial'),
+        ("slides", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='slide',
-            name='source_mtime_ns',
-            field=models.BigIntegerField(help_text='When the file was last written, as found on receipt: tells a changed file from the same.', null=True),
+            model_name="slide",
+            name="source_mtime_ns",
+            field=models.BigIntegerField(
+                help_text="When the file was last written, as found on receipt: tells a changed file from the same.",
+                null=True,
+            ),
         ),
         migrations.CreateModel(
-            name='Viewing',
+            name="Viewing",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('partition', models.CharField(help_text='Which log-in (slides/tile_access.py); not a secret.', max_length=32)),
-                ('opened_at', models.DateTimeField()),
-                ('renewed_at', models.DateTimeField()),
-                ('slide', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='viewings', to='slides.slide')),
-                ('user', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "partition",
+                    models.CharField(help_text="Which log-in (slides/tile_access.py); not a secret.", max_length=32),
+                ),
+                ("opened_at", models.DateTimeField()),
+                ("renewed_at", models.DateTimeField()),
+                (
+                    "slide",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="viewings", to="slides.slide"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('slide', 'partition'), name='one_viewing_per_slide_and_log_in')],
+                "constraints": [
+                    models.UniqueConstraint(fields=("slide", "partition"), name="one_viewing_per_slide_and_log_in")
+                ],
             },
         ),
     ]

@@ -5,7 +5,9 @@ import pytest
 from metadet_site.env import BadSetting, database_from_url, env_bool, env_int, env_secret
 
 
-@pytest.mark.parametrize(("value", "expected"), [("yes", True), ("1", True), ("False", False), ("off", False), ("", True)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("yes", True), ("1", True), ("False", False), ("off", False), ("", True)]
+)
 def test_a_yes_or_no_is_read(monkeypatch, value, expected):
     monkeypatch.setenv("METADET_X", value)
     assert env_bool("METADET_X", True) is expected

@@ -7,5 +7,5 @@ from accounts.models import User
 
 
 def requester(request: HttpRequest | Request) -> User:
-    assert isinstance(request.user, User), "a view without permission classes"
+    assert isinstance(request.user, User), "a view that does not say who may use it"
     return request.user
