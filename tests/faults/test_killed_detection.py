@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from analysis import runs
 from analysis.detector import infer
@@ -35,12 +36,18 @@ def is_in_the_middle(job: Job) -> bool:
     return job.state == "running" and job.stage == "reading" and 0.1 < job.progress < 0.9
 
 
-@pytest.mark.parametrize("whole_worker", [False, True], ids=["the working child", "the worker and its child"])
+@pytest.mark.parametrize(
+    "whole_worker",
+    [
+        pytest.param(False, id="the working child"),
+        pytest.param(True, id="the worker and its child", marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_detection_gives_one_complete_result(
     received: Callable[..., Slide], start: Callable[..., object], tmp_path: Path, whole_worker: bool
 ) -> None:
     version = register_shipped()
-    slide = prepare_now(received(write_slide(tmp_path / "wide.svs", width=9000, height=7000, mpp=1.0)).pk)
+    slide = prepare_now(received(write_slide(tmp_path / "wide.svs", width=4400, height=4000, mpp=1.0)).pk)
     job = Job.objects.get(kind="detect", subject_id=slide.pk)
     start("scheduler")
     worker = start("worker", "detect")
@@ -56,6 +63,7 @@ def test_a_killed_detection_gives_one_complete_result(
     run = Run.objects.get(slide=slide)
     assert (job.state, job.attempt) == ("done", 2)
     assert run.analysed_fraction + run.failed_fraction == pytest.approx(1.0)
+    torch.set_num_threads(1)  # as the worker: sums in another order may round a cell to its neighbour value
     with open_pixels(slide.source_path, mpp_override=(slide.mpp_x, slide.mpp_y)) as source:
         unbroken = infer.detect(source, load_model(version.path), profile="standard")
     assert gzip.decompress(run.heatmap_path.read_bytes()) == unbroken.heatmap.tobytes()
