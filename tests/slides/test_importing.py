@@ -69,7 +69,7 @@ def test_waiting_ends_when_the_worker_has_decided(tmp_path: Path, monkeypatch: A
         for slide in Slide.objects.filter(state="checking"):
             prepare_now(slide.pk)
 
-    monkeypatch.setattr("slides.management.commands.import_slides.time.sleep", worker_works)
+    monkeypatch.setattr("slides.management.commands.import_slides.sleep", worker_works)
     code, answers = import_slides(str(good), str(bad), "--case", "S1", "--wait")
     assert [answer["state"] for answer in answers] == ["ready", "quarantined"]
     assert code == 1

@@ -1,6 +1,6 @@
 import json
-import time
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -66,7 +66,7 @@ class Command(BaseCommand):
                         said[job.subject_id] = words
                         self.stderr.write(f"  {job.subject_id}: {words}")
             if waiting:
-                time.sleep(BETWEEN_LOOKS_SECONDS)
+                sleep(BETWEEN_LOOKS_SECONDS)
 
 
 def _person(user_name: str) -> User | None:
