@@ -8,6 +8,7 @@ from django.dispatch import receiver
 from django.http import HttpRequest
 
 from accounts.models import User
+from accounts.signals import password_set
 from audit_trail.enums import EventKind, Outcome
 from audit_trail.recording import record
 
@@ -35,3 +36,9 @@ def record_refusal(sender: Any, credentials: dict[str, Any], request: HttpReques
             outcome=Outcome.DENIED,
             request=request,
         )
+
+
+@receiver(password_set)
+def record_password(sender: Any, user: User, request: HttpRequest, **kwargs: Any) -> None:
+    with transaction.atomic():
+        record(EventKind.ACCOUNT_CHANGED, actor=user, subject=user, details={"changed": "password"}, request=request)

@@ -1,6 +1,7 @@
 from datetime import timedelta
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.urls import reverse
 
 from accounts.errors import LinkNotValid
@@ -67,3 +68,33 @@ def test_every_page_needs_a_log_in(client):
         answer = client.get(reverse(name))
         assert answer.status_code == 302, name
         assert answer["Location"].startswith(reverse("login")), name
+
+
+def test_a_new_person_comes_in_by_link_and_sets_a_password(client, capsys):
+    call_command("add_user", "ada", "--printed-name", "Dr Ada Li", "--role", "reader")
+    link = capsys.readouterr().out.strip().removeprefix("http://127.0.0.1:8000")
+    assert Event.objects.get(kind=EventKind.ACCOUNT_CREATED).details == {"user_name": "ada", "roles": ["reader"]}
+    client.post(link)
+    page = client.get(reverse("password"))
+    assert "Set your password" in page.content.decode()
+    chosen = {"new_password1": "correct horse 12 battery", "new_password2": "correct horse 12 battery"}
+    assert client.post(reverse("password"), chosen).status_code == 302
+    assert client.get(reverse("password")).status_code == 200  # still logged in
+    assert User.objects.get(username="ada").check_password("correct horse 12 battery")
+    assert Event.objects.filter(kind=EventKind.ACCOUNT_CHANGED).count() == 1
+
+
+def test_a_weak_password_is_refused_in_words(client, person):
+    client.force_login(person, backend="django.contrib.auth.backends.ModelBackend")
+    weak = {"old_password": "a long password", "new_password1": "short", "new_password2": "short"}
+    answer = client.post(reverse("password"), weak)
+    assert "too short" in answer.content.decode()
+    assert not Event.objects.filter(kind=EventKind.ACCOUNT_CHANGED).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("LI", "already"), (" ", "user name")], ids=["taken in other letters", "empty"]
+)
+def test_an_account_is_never_reused_or_empty(person, name, words):
+    with pytest.raises(CommandError, match=words):
+        call_command("add_user", name, "--printed-name", "Dr X", "--role", "reader")
