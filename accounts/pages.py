@@ -1,9 +1,12 @@
 """Log-in pages. Each sign-in, refusal and sign-out is an event of the trail (accounts/signals.py is told by the trail)."""
 
+from typing import Any
+
 from django.contrib import messages
 from django.contrib.auth import login, update_session_auth_hash
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import PasswordChangeForm, SetPasswordForm
+from django.contrib.auth.views import LogoutView
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render, resolve_url
 from django.views.decorators.http import require_http_methods
@@ -27,6 +30,15 @@ def one_time_log_in(request: HttpRequest, token: str) -> HttpResponse:
         return render(request, "accounts/one_time.html", {"refusal": str(error)}, status=410)
     login(request, user, backend=MODEL_BACKEND)
     return HttpResponseRedirect(resolve_url("home"))
+
+
+class LogOut(LogoutView):
+    """Also empties what the browser kept, so that the next person at this workstation finds no slide in it."""
+
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = super().post(request, *args, **kwargs)
+        response["Clear-Site-Data"] = '"cache", "storage"'
+        return response
 
 
 @require_http_methods(["GET", "POST"])

@@ -30,6 +30,7 @@ class EventKind(models.TextChoices):
     MODEL_REGISTERED = "model_registered", "model version registered"
     MODEL_ACTIVATED = "model_activated", "model version activated"
     MODEL_RETIRED = "model_retired", "model version retired"
+    JOB_CANCEL_REQUESTED = "job_cancel_requested", "cancelling a job asked for"
     RUN_REQUESTED = "run_requested", "run requested"
     RUN_FINISHED = "run_finished", "run finished"
     RUN_FAILED = "run_failed", "run failed"

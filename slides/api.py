@@ -341,4 +341,5 @@ class CancelJobView(APIView):
     @extend_schema(operation_id="jobs_cancel", request=None, responses={202: AcceptedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, job_id: UUID) -> Response:
         """Asks for the end of a job: a waiting one ends at once, a running one at its next block."""
-        return accepted(ingest.cancel_job(job_id=job_or_404(requester(request), job_id).pk))
+        job = job_or_404(requester(request), job_id)
+        return accepted(ingest.cancel_job(job_id=job.pk, actor=requester(request), request=request))

@@ -311,7 +311,7 @@ def delete_slide(*, slide_id: UUID, reason: str, actor: User, request: HttpReque
     slide.deleted_at, slide.deleted_reason = timezone.now(), reason[:300]
     slide.save(update_fields=["deleted_at", "deleted_reason"])
     for job in Job.objects.filter(subject_id=slide.pk, state__in=LIVE):
-        cancel_job(job_id=job.pk)
+        cancel_job(job_id=job.pk, actor=actor, request=request)
     transaction.on_commit(lambda: _forget_files(slide))
     record(
         EventKind.SLIDE_DELETED,
@@ -344,11 +344,21 @@ def _forget_files(slide: Slide) -> None:
 
 
 @transaction.atomic
-def cancel_job(*, job_id: UUID) -> Job:
+def cancel_job(*, job_id: UUID, actor: User, request: HttpRequest | None = None) -> Job:
     """Asks for the end of a job; a waiting one ends at once, with what that means for its slide. Raises NotCancellable."""
     job = request_cancel(job_id=job_id)
     if job.state not in LIVE:
         ON_ENDED_BADLY[job.kind](job)
+    slide = Slide.objects.get(pk=job.subject_id)
+    record(
+        EventKind.JOB_CANCEL_REQUESTED,
+        actor=actor,
+        subject=job,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"job": job.kind, "state": job.state},
+        request=request,
+    )
     return job
 
 

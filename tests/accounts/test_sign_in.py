@@ -50,7 +50,7 @@ def test_the_token_itself_is_not_kept(person):
 def test_log_in_refusal_and_log_out_are_events(client, person):
     client.post(reverse("login"), {"username": "li", "password": "wrong"})
     client.post(reverse("login"), {"username": "li", "password": "a long password"})
-    client.post(reverse("logout"))
+    assert client.post(reverse("logout"))["Clear-Site-Data"] == '"cache", "storage"'
     kinds = list(Event.objects.values_list("kind", flat=True))
     assert kinds == [EventKind.LOG_IN_REFUSED, EventKind.LOGGED_IN, EventKind.LOGGED_OUT]
 

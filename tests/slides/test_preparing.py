@@ -182,21 +182,21 @@ def test_trouble_of_ours_is_tried_again_and_then_said(received: Callable[..., Sl
     assert events(slide) == ["slide_received", "slide_failed"]
 
 
-def test_a_cancelled_preparation_leaves_a_failed_slide(received: Callable[..., Slide]) -> None:
+def test_a_cancelled_preparation_leaves_a_failed_slide(received: Callable[..., Slide], operator: User) -> None:
     slide = received()
     job = Job.objects.get()
-    ingest.cancel_job(job_id=job.pk)
+    ingest.cancel_job(job_id=job.pk, actor=operator)
     slide.refresh_from_db()
     assert (slide.state, Job.objects.get().state) == (SlideState.FAILED, JobState.CANCELLED)
-    assert events(slide) == ["slide_received", "slide_failed"]
+    assert events(slide) == ["slide_received", "slide_failed", "job_cancel_requested"]
 
 
-def test_a_running_preparation_is_cancelled_at_its_next_step(received: Callable[..., Slide]) -> None:
+def test_a_running_preparation_is_cancelled_at_its_next_step(received: Callable[..., Slide], operator: User) -> None:
     slide = received()
     job = Job.objects.get()
 
     def cancelled_midway(job: Job, lease: Any) -> None:
-        ingest.cancel_job(job_id=job.pk)
+        ingest.cancel_job(job_id=job.pk, actor=operator)
         prepare(job, lease)
 
     slide.sha256 = ""  # so that the file is read, with progress
