@@ -42,7 +42,7 @@ migrations-made:
 	$(VENV)/python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 python-tests:
-	$(VENV)/python -m pytest
+	$(VENV)/python -m pytest -n 2 --dist loadfile
 
 front-end-tests:
 	@$(BOOTSTRAP) npm test

@@ -5,6 +5,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from analysis.card_figures import Figure, figures_of
 from analysis.enums import ModelState, Profile, RunStatus, SizeClass
 from slides.models import Slide
 
@@ -30,6 +31,12 @@ class ModelVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+    @property
+    def figures(self) -> list[Figure]:
+        """What the card's evaluation says, one figure a line."""
+        evaluation = self.card.get("evaluation") or {}
+        return [figure for measured_on, figures in evaluation.items() for figure in figures_of(measured_on, figures)]
 
     @property
     def path(self) -> Path:
