@@ -65,12 +65,14 @@ class Detection:
 def detection_to_json(
     detection: Detection, slide_name: str, width: int, height: int, mpp: tuple[float, float]
 ) -> dict[str, Any]:
-    """All coordinates are level-0 pixels."""
+    """All coordinates are level-0 pixels. `mpp` is one number, the mean where the two directions differ; both stand beside it."""
     return {
         "slide": slide_name,
         "width": width,
         "height": height,
-        "mpp": list(mpp),
+        "mpp": (mpp[0] + mpp[1]) / 2,
+        "mpp_x": mpp[0],
+        "mpp_y": mpp[1],
         "model": detection.model,
         "status": detection.status,
         "status_reason": detection.status_reason,

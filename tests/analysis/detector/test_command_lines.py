@@ -49,7 +49,7 @@ def test_infer_finds_the_micrometastasis_of_the_demo(folder: Path, tmp_path: Pat
     assert code == 0
     found = json.loads(out.read_text())
     assert (found["slide"], found["status"]) == ("cut.tif", "complete")
-    assert found["mpp"] == pytest.approx([MPP, MPP], rel=1e-4)
+    assert [found["mpp"], found["mpp_x"], found["mpp_y"]] == pytest.approx([MPP] * 3, rel=1e-4)
     best = found["lesions"][0]
     assert best["size_class"] == "micro"
     (annotation,) = read_asap(folder / "cut.xml")
