@@ -31,11 +31,12 @@ def service(name, code, *, stage=1, ready="up", **more):
     return Service(name=name, command=[sys.executable, "-u", "-c", code], environment=dict(os.environ), stage=stage,
                    is_ready=lambda running: running.has_said(ready), **more)
 
-def watch_to_the_end():
-    try:
-        supervisor.watch()
-    except StopAsked:
-        print("clean" if supervisor.stop() else "not clean", flush=True)
+def stop_when_asked(kind, error, trace):  # also while a child is still being started
+    if kind is not StopAsked:
+        return sys.__excepthook__(kind, error, trace)
+    print("clean" if supervisor.stop() else "not clean", flush=True)
+
+sys.excepthook = stop_when_asked
 """
 WAITS = "print('up'); import time; time.sleep(600)"
 
@@ -46,7 +47,12 @@ class Script:
     def __init__(self, lines: str, folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PREAMBLE + textwrap.dedent(lines), str(folder)],
+            [
+                sys.executable,
+                "-c",
+                PREAMBLE + textwrap.dedent(lines),
+                str(folder),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -73,7 +79,7 @@ def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     script = Script(
         f"""
         supervisor.start(service("one", "import os; {writes_its_number("one")}; " + {WAITS!r}))
-        watch_to_the_end()
+        supervisor.watch()
         """,
         tmp_path,
     )
@@ -114,7 +120,7 @@ def test_an_orphan_of_a_killed_child_does_not_live_on(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", {grandchild!r}])
         print("up"); time.sleep(600)'''.replace(chr(10) + " " * 8, chr(10))
         supervisor.start(service("worker", code))
-        watch_to_the_end()
+        supervisor.watch()
         """,
         tmp_path,
     )
@@ -131,7 +137,7 @@ def test_children_stop_in_falling_order_of_their_stages(tmp_path: Path) -> None:
         for stage, name in enumerate(["store", "worker", "web"]):
             supervisor.start(service(name, {stops!r}, stage=stage))
         print("all up", flush=True)
-        watch_to_the_end()
+        supervisor.watch()
         """,
         tmp_path,
     )
@@ -147,7 +153,7 @@ def test_a_child_that_will_not_stop_is_killed_after_its_grace(tmp_path: Path) ->
     script = Script(
         f"""
         supervisor.start(service("stubborn", {stubborn!r}, grace_s=0.2))
-        watch_to_the_end()
+        supervisor.watch()
         """,
         tmp_path,
     )
