@@ -20,6 +20,7 @@ from metadet_site.local_stack.postgres import FAST_SHUTDOWN, Cluster, find_binar
 from metadet_site.local_stack.supervisor import Service, StopAsked, Supervisor
 
 ADDRESS = "127.0.0.1"
+DEMO_PASSWORDS = "demo-passwords.txt"  # written by review's load_demo
 DEFAULT_PORT = 8000
 PORTS_TRIED = 20
 # Warnings about root and about users without a name, ten lines each: the worker decodes nothing itself (slides/wsi/sandbox).
@@ -266,6 +267,9 @@ class LocalStack:
             self.console.say("Log in by one of these links; each works once, for 24 hours:")
             for role, link in links:
                 self.console.say(f"  {role:<15} {link}", secret=True)
+            passwords = self.home.folder / DEMO_PASSWORDS
+            if passwords.exists():
+                self.console.say(f"Signing asks for a password; those of the demo people are in {passwords}.")
         self.console.say("")
 
 
