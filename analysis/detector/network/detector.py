@@ -57,8 +57,17 @@ class Detector(nn.Module):
 
     def forward(self, x: Tensor) -> NetworkOutput:
         """x: (B, 3, H, W) from `to_input`, H and W multiples of 64."""
-        pyramid = self.pyramid(self.backbone(x))
+        pyramid, tumour, distance = self.trunk(x)
+        return NetworkOutput(tumour, distance, self.towers(pyramid))
+
+    def trunk(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """x as in `forward` -> pyramid P2..P6, tumour logit and edge distance (as in NetworkOutput)."""
+        pyramid: list[Tensor] = self.pyramid(self.backbone(x))
         tumour, distance = self.dense(*pyramid[:3])
+        return pyramid, tumour, distance
+
+    def towers(self, pyramid: list[Tensor]) -> list[LevelOutput]:
+        """P2..P6 of `trunk` -> what the class and box towers say on P3..P6."""
         class_maps, class_gates = self.class_tower(pyramid[1:])
         box_maps, box_gates = self.box_tower(pyramid[1:])
         levels = []
@@ -73,7 +82,7 @@ class Detector(nn.Module):
                     gate_logits=[gates[i] for gates in (class_gates, box_gates) if gates],
                 )
             )
-        return NetworkOutput(tumour, distance, levels)
+        return levels
 
 
 def to_input(rgb: NDArray[np.uint8]) -> Tensor:
