@@ -13,6 +13,7 @@ from typing import Any
 
 PYRAMID_STRIDES = (8, 16, 32, 64)
 """Strides of P3..P6 in input pixels, where the class and box towers look."""
+BACKBONES = ("efficientnet-lite0", "resnet18", "resnet34")
 DENSE_STRIDE = 4
 """Stride of the dense branch in input pixels."""
 
@@ -24,24 +25,35 @@ class ConfigurationError(ValueError):
 @dataclass(frozen=True)
 class NetworkConfig:
     backbone: str = "efficientnet-lite0"
+    """efficientnet-lite0, resnet18 or resnet34."""
     backbone_stride: int = 16
     """16 or 32: where the backbone stops. The coarser pyramid levels are made from its last map."""
     pyramid_channels: int = 64
     tower_depth: int = 2
     attention: str = "both"
     """none, class, box or both: which towers carry the two gates."""
+    gate: str = "windowed"
+    """windowed or global: what the channel gate averages over. A global gate makes a score depend on where the tile was
+    cut; it is there to be measured."""
+    heads: str = "both"
+    """both, mask (dense branch alone, no boxes) or box (class and box tower alone; the class tower's finest map stands in
+    for the dense one)."""
     gate_windows: tuple[int, ...] = (15, 9, 5, 3)
     """Side of the average window of the channel gate on P3..P6, in cells: about 120-190 input pixels each."""
     spatial_kernel: int = 7
     dense_channels: int = 48
 
     def __post_init__(self) -> None:
-        if self.backbone != "efficientnet-lite0":
-            raise ConfigurationError(f"network.backbone: {self.backbone!r} is not known; use 'efficientnet-lite0'")
+        if self.backbone not in BACKBONES:
+            raise ConfigurationError(f"network.backbone: {self.backbone!r} is not known; use {', '.join(BACKBONES)}")
         if self.backbone_stride not in (16, 32):
             raise ConfigurationError("network.backbone_stride must be 16 or 32")
         if self.attention not in ("none", "class", "box", "both"):
             raise ConfigurationError("network.attention must be none, class, box or both")
+        if self.gate not in ("windowed", "global"):
+            raise ConfigurationError("network.gate must be windowed or global")
+        if self.heads not in ("both", "mask", "box"):
+            raise ConfigurationError("network.heads must be both, mask or box")
         if len(self.gate_windows) != len(PYRAMID_STRIDES) or any(w % 2 == 0 for w in self.gate_windows):
             raise ConfigurationError("network.gate_windows needs four odd numbers, one for each of P3..P6")
 
@@ -51,6 +63,20 @@ class DataConfig:
     patches: tuple[str, ...] = ("pcam_patches.npz",)
     """Files of patches with a centre label, inside `folder` (format: docs of the data folder)."""
     hard_negatives: tuple[str, ...] = ("pcam_hard_negatives.npz",)
+    slides: tuple[str, ...] = ()
+    """Folders of annotated slides (docs/how-to/train.md); relative ones are looked for beside the configuration file."""
+    slide_share: float = 0.5
+    """Share of training regions cut from slides; the others are composed of patches. 1 where there are no patches."""
+    slide_splits: str = ""
+    """CSV with the columns slide and split (train, validation, test); empty: by hash of the slide or patient."""
+    partly_annotated: tuple[str, ...] = ()
+    """Further slides on which not every metastasis is outlined; those of CAMELYON16 are known."""
+    exclude: tuple[str, ...] = ()
+    """Names of slides to leave out."""
+    mask_tumour_value: int = 0
+    """What means tumour in mask images: 1, 2 or 255 (0: found over all masks of the folder)."""
+    slide_cache_mb: int = 4000
+    """Disk for cut fields of slides, in the folder of the run (0: read from the slides each time)."""
     lesion_outlines: str = "camelyon16_lesion_polygons.npz"
     folder: str = ""
     """Folder of the files above; empty: METADET_REFERENCE_DATA, else ../shared/data beside the repository."""
@@ -60,7 +86,24 @@ class DataConfig:
     """Part of the other folds kept aside for the choice of the checkpoint, by hash of the patch id."""
     patch_mpp: float = 0.97
     max_patches: int = 0
-    """Use at most this many labelled patches (0: all); for learning curves and quick trials."""
+    """Use at most this many labelled patches (0: all); for quick trials."""
+    fraction: float = 1.0
+    """Share of the labelled training patches (hard negatives too), chosen by hash of their id and `train.seed` within
+    each label and stain; a larger share holds every smaller one of the same seed."""
+    composed_slides: int = 0
+    """Draw training regions from this many composed slides only (0: from endless ones)."""
+    train_stain: str = ""
+    """Train and validate on the patches of this scanner alone, for example brown or purple (empty: all)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigurationError("data.fraction lies above 0 and at most at 1")
+        if self.composed_slides < 0:
+            raise ConfigurationError("data.composed_slides must not be negative")
+        if not 0 <= self.slide_share <= 1:
+            raise ConfigurationError("data.slide_share lies between 0 and 1")
+        if self.mask_tumour_value not in (0, 1, 2, 255):
+            raise ConfigurationError("data.mask_tumour_value must be 0, 1, 2 or 255")
 
 
 @dataclass(frozen=True)
@@ -70,7 +113,9 @@ class TrainConfig:
     region_batch: int = 3
     region_px: int = 320
     regions_every: int = 3
-    """One step on composed regions after this many steps on patches (0: never)."""
+    """One step on composed regions after this many steps on patches (0: never, -1: nothing but regions)."""
+    mpp: float = 1.0
+    """um per px at which patches and regions are shown in training, apart from the share at `coarse_mpp`."""
     coarse_share: float = 0.15
     """Share of patch steps read at `coarse_mpp`, so that the same weights can scan there."""
     coarse_mpp: float = 2.0
@@ -83,8 +128,27 @@ class TrainConfig:
     threads: int = 1
     seed: int = 7
     checkpoint_every_steps: int = 100
+    """A run that is killed loses at most this many steps."""
+    regions_per_epoch: int = 600
+    """Length of an epoch where no patches are learnt from."""
+    patience: int = 0
+    """Stop when validation has not become better for this many epochs (0: train to the end)."""
+    hard_negative_every: int = 0
+    """Look for false finds in normal tissue after every so many epochs (0: never)."""
+    hard_negative_fields: int = 2000
+    """Most fields of slides that one such round looks at."""
+    hard_negative_cap: int = 500
+    """Most fields, and most patches, in the pool of false finds."""
     canvas_px: int = 1536
     pretrained: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"train.{name} must not be negative")
+        for name in ("epochs", "checkpoint_every_steps", "regions_per_epoch"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"train.{name} must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -97,6 +161,8 @@ class ReadConfig:
     grow_probability: float = 0.5
     suspicious_probability: float = 0.15
     """`fast` reads a tile again at `mpp` when the scan at `scan_mpp` is anywhere above this."""
+    second_look: bool = False
+    """Read the candidates again at 0.5 um/px where the slide has it."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +172,12 @@ class DetectorConfig:
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     read: ReadConfig = field(default_factory=ReadConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.pretrained and self.network.backbone != "efficientnet-lite0":
+            raise ConfigurationError(
+                f"train.pretrained: there are no weights for {self.network.backbone}; set it to false"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -119,7 +191,18 @@ def load_config(path: Path) -> DetectorConfig:
         raise ConfigurationError(f"cannot read the configuration {path}: {problem.strerror}") from problem
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigurationError(f"{path} is not TOML: {problem}") from problem
-    return config_from_dict(raw)
+    return _beside(config_from_dict(raw), path.parent)
+
+
+def _beside(config: DetectorConfig, folder: Path) -> DetectorConfig:
+    """Relative paths of slides mean: beside the configuration file."""
+    splits = config.data.slide_splits
+    data = dataclasses.replace(
+        config.data,
+        slides=tuple(str((folder / entry).resolve()) for entry in config.data.slides),
+        slide_splits=str((folder / splits).resolve()) if splits else "",
+    )
+    return dataclasses.replace(config, data=data)
 
 
 def config_from_dict(raw: dict[str, Any]) -> DetectorConfig:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, load_config
-from analysis.detector.network.backbone import load_imagenet_weights
+from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
@@ -55,14 +55,14 @@ class Trainer:
         torch.manual_seed(train.seed)
         self.rng = np.random.default_rng(train.seed)
         self.network = Detector(config.network)
-        if train.pretrained:
+        if train.pretrained and isinstance(self.network.backbone, LiteBackbone):
             load_imagenet_weights(self.network.backbone)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(self.network, config), weight_decay=train.weight_decay)
         patches = len(material.positive) + len(material.negative) + len(material.hard_negative)
         patch_steps = max(1, patches // train.patch_batch)
-        self.steps_per_epoch = patch_steps + (patch_steps // train.regions_every if train.regions_every else 0)
+        self.steps_per_epoch = patch_steps + (patch_steps // train.regions_every if train.regions_every > 0 else 0)
         self.total_steps = train.epochs * self.steps_per_epoch
         self.progress = Progress()
 
@@ -70,6 +70,8 @@ class Trainer:
 
     def is_region_step(self, step: int) -> bool:
         every = self.config.train.regions_every
+        if every < 0:
+            return True
         return bool(every) and self.material.regions is not None and step % (every + 1) == every
 
     def step(self) -> dict[str, float]:
@@ -92,9 +94,9 @@ class Trainer:
     def _patch_step(self) -> dict[str, Tensor]:
         train, data, rng = self.config.train, self.config.data, self.rng
         rgb, label = self._patch_batch()
-        mpp = train.coarse_mpp if rng.random() < train.coarse_share else 1.0
+        mpp = train.coarse_mpp if rng.random() < train.coarse_share else train.mpp
         factor = data.patch_mpp / mpp * float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
-        side = rgb.shape[1] if mpp == 1.0 else 64
+        side = max(64, round(rgb.shape[1] / mpp / 32) * 32)  # mirrored or cropped to this
         centre_px = rgb.shape[1] * CENTRE_SHARE * factor
         rgb = rescale(rgb, factor=factor, side=side)
         out = self.network(to_input(rgb))

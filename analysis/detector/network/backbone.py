@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0 trunk in plain torch.
+"""Trunks in plain torch: EfficientNet-Lite0 and, for comparison, ResNet-18 and ResNet-34.
 
 Lite has no squeeze-and-excite, so nothing pools over the whole input: what the trunk says of a cell depends on the
 cell's surroundings and not on where the tile was cut. Architecture: Tan and Le 2019 (arXiv 1905.11946) and the
 "lite" variants' notes: fixed stem, ReLU6. Paddings follow TensorFlow's "SAME" (more on the right and bottom), for
-which the ImageNet weights were trained.
+which the ImageNet weights were trained. ResNet: He et al. 2016 (arXiv 1512.03385), basic blocks; from random weights.
 """
 
 from dataclasses import dataclass
@@ -103,6 +103,71 @@ class LiteBackbone(nn.Module):
             if index in self._out_stages:
                 maps.append(x)
         return maps
+
+
+RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+RESNET_CHANNELS = (64, 128, 256, 512)
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, in_channels: int, channels: int, *, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or in_channels != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(self.body(x) + self.shortcut(x))
+
+
+class ResNetBackbone(nn.Module):
+    """Input and feature maps as LiteBackbone's."""
+
+    def __init__(self, name: str, *, last_stride: int) -> None:
+        super().__init__()
+        repeats = RESNET_BLOCKS[name] if last_stride == 32 else RESNET_BLOCKS[name][:3]
+        self.out_channels = list(RESNET_CHANNELS[: len(repeats)])
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        self.stages = nn.ModuleList()
+        channels = 64
+        for index, (count, wanted) in enumerate(zip(repeats, self.out_channels, strict=True)):
+            blocks = []
+            for repeat in range(count):
+                blocks.append(BasicBlock(channels, wanted, stride=2 if index and not repeat else 1))
+                channels = wanted
+            self.stages.append(nn.Sequential(*blocks))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+def build_backbone(name: str, *, last_stride: int) -> LiteBackbone | ResNetBackbone:
+    """A trunk of `configuration.BACKBONES` with random weights."""
+    if name in RESNET_BLOCKS:
+        return ResNetBackbone(name, last_stride=last_stride)
+    return LiteBackbone(last_stride=last_stride)
 
 
 def load_imagenet_weights(backbone: LiteBackbone) -> None:

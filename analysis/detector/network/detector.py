@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from analysis.detector.configuration import PYRAMID_STRIDES, NetworkConfig
-from analysis.detector.network.backbone import LiteBackbone
+from analysis.detector.network.backbone import build_backbone
 from analysis.detector.network.dense_branch import DenseBranch
-from analysis.detector.network.pyramid import FeaturePyramid
+from analysis.detector.network.pyramid import FeaturePyramid, upsample_to
 from analysis.detector.network.towers import Tower
 
 INPUT_MULTIPLE = 64
@@ -35,7 +35,8 @@ class LevelOutput:
 class NetworkOutput:
     tumour_logit: Tensor  # (B, 1, H/4, W/4)
     edge_distance: Tensor  # (B, 1, H/4, W/4), 1 = 32 input px inside the lesion
-    levels: list[LevelOutput]
+    levels: list[LevelOutput]  # empty where the configuration has no towers
+    heads: str = "both"  # which of the two were meant to learn: NetworkConfig.heads
 
 
 class Detector(nn.Module):
@@ -43,9 +44,10 @@ class Detector(nn.Module):
         super().__init__()
         self.config = config
         channels = config.pyramid_channels
-        self.backbone = LiteBackbone(last_stride=config.backbone_stride)
+        self.backbone = build_backbone(config.backbone, last_stride=config.backbone_stride)
         self.pyramid = FeaturePyramid(self.backbone.out_channels, channels)
-        shape = {"depth": config.tower_depth, "windows": config.gate_windows, "kernel": config.spatial_kernel}
+        windows = config.gate_windows if config.gate == "windowed" else (0,) * len(PYRAMID_STRIDES)
+        shape = {"depth": config.tower_depth, "windows": windows, "kernel": config.spatial_kernel}
         self.class_tower = Tower(channels, attention=config.attention in ("class", "both"), **shape)  # type: ignore[arg-type]
         self.box_tower = Tower(channels, attention=config.attention in ("box", "both"), **shape)  # type: ignore[arg-type]
         self.class_head = nn.Conv2d(channels, 1, 3, padding=1)
@@ -58,16 +60,21 @@ class Detector(nn.Module):
     def forward(self, x: Tensor) -> NetworkOutput:
         """x: (B, 3, H, W) from `to_input`, H and W multiples of 64."""
         pyramid, tumour, distance = self.trunk(x)
-        return NetworkOutput(tumour, distance, self.towers(pyramid))
+        return NetworkOutput(tumour, distance, self.towers(pyramid), self.config.heads)
 
     def trunk(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """x as in `forward` -> pyramid P2..P6, tumour logit and edge distance (as in NetworkOutput)."""
         pyramid: list[Tensor] = self.pyramid(self.backbone(x))
+        if self.config.heads == "box":
+            tumour = upsample_to(self.class_head(self.class_tower(pyramid[1:2])[0][0]), pyramid[0])
+            return pyramid, tumour, torch.zeros_like(tumour)
         tumour, distance = self.dense(*pyramid[:3])
         return pyramid, tumour, distance
 
     def towers(self, pyramid: list[Tensor]) -> list[LevelOutput]:
-        """P2..P6 of `trunk` -> what the class and box towers say on P3..P6."""
+        """P2..P6 of `trunk` -> what the class and box towers say on P3..P6; nothing with `heads = "mask"`."""
+        if self.config.heads == "mask":
+            return []
         class_maps, class_gates = self.class_tower(pyramid[1:])
         box_maps, box_gates = self.box_tower(pyramid[1:])
         levels = []

@@ -10,7 +10,10 @@ from torch.nn import functional
 
 
 class ChannelGate(nn.Module):
-    """Channel weights from the mean over a window around each cell (CBAM's channel gate, made local)."""
+    """Channel weights from the mean over a window around each cell (CBAM's channel gate, made local).
+
+    Window 0 takes the mean over the whole map, as published; the answer then depends on where the tile was cut.
+    """
 
     def __init__(self, channels: int, *, reduction: int = 8) -> None:
         super().__init__()
@@ -18,7 +21,10 @@ class ChannelGate(nn.Module):
         self.excite = nn.Conv2d(channels // reduction, channels, 1)
 
     def forward(self, x: Tensor, *, window: int) -> Tensor:
-        mean = functional.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
+        if window:
+            mean = functional.avg_pool2d(x, window, stride=1, padding=window // 2, count_include_pad=False)
+        else:
+            mean = x.mean(dim=(2, 3), keepdim=True)
         gate: Tensor = torch.sigmoid(self.excite(functional.relu(self.squeeze(mean))))
         return x * gate
 
@@ -54,9 +60,10 @@ class Tower(nn.Module):
         self.spatial_gate = SpatialGate(kernel) if attention else None
 
     def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Returns the tower's maps and the spatial gates' logits (none without attention)."""
+        """levels: P3 and as many after it as are wanted. Returns the tower's maps and the spatial gates' logits (none
+        without attention)."""
         out, gates = [], []
-        for x, norms, window in zip(levels, self.norms, self.windows, strict=True):
+        for x, norms, window in zip(levels, self.norms, self.windows, strict=False):
             for conv, norm in zip(self.convs, norms, strict=True):  # type: ignore[call-overload]
                 x = functional.relu(norm(conv(x)))
             if self.channel_gate is not None and self.spatial_gate is not None:

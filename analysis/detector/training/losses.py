@@ -14,11 +14,15 @@ LABEL_SMOOTHING = 0.02
 
 
 def region_losses(out: NetworkOutput, target: RegionTarget) -> dict[str, Tensor]:
-    """One scalar for each name in WEIGHTS."""
-    parts = {"mask": mask_loss(out.tumour_logit[:, 0], target.mask, target.mask_weight)}
-    known = (target.mask_weight > 0).float()
-    gap = (torch.sigmoid(out.edge_distance[:, 0]) - target.distance).abs()
-    parts["distance"] = (gap * known).sum() / known.sum().clamp_min(1)
+    """One scalar for each name in WEIGHTS, without those of the heads that the configuration leaves out."""
+    parts: dict[str, Tensor] = {}
+    if out.heads != "box":
+        parts["mask"] = mask_loss(out.tumour_logit[:, 0], target.mask, target.mask_weight)
+        known = (target.mask_weight > 0).float()
+        gap = (torch.sigmoid(out.edge_distance[:, 0]) - target.distance).abs()
+        parts["distance"] = (gap * known).sum() / known.sum().clamp_min(1)
+    if out.heads == "mask":
+        return parts
     pairs = list(zip(out.levels, target.levels, strict=True))
     cells = sum(int(t.box_cell.sum()) for _, t in pairs)
     lesion_cells = sum(int((t.class_target == 1).sum()) for _, t in pairs)
@@ -127,11 +131,14 @@ def pool_centre(logit: Tensor, *, centre_px: float, stride: int) -> Tensor:
 
 
 def patch_logits(out: NetworkOutput, *, centre_px: float) -> dict[str, Tensor]:
-    """The centre's logit by the dense branch and by the class tower on P3 (B,) each."""
-    return {
-        "dense": pool_centre(out.tumour_logit[:, 0], centre_px=centre_px, stride=DENSE_STRIDE),
-        "class": pool_centre(out.levels[0].class_logit[:, 0], centre_px=centre_px, stride=out.levels[0].stride),
-    }
+    """The centre's logit by the dense branch and by the class tower on P3 (B,) each, of the heads that learn."""
+    logits = {}
+    if out.heads != "box":
+        logits["dense"] = pool_centre(out.tumour_logit[:, 0], centre_px=centre_px, stride=DENSE_STRIDE)
+    if out.heads != "mask":
+        finest = out.levels[0]
+        logits["class"] = pool_centre(finest.class_logit[:, 0], centre_px=centre_px, stride=finest.stride)
+    return logits
 
 
 def patch_loss(out: NetworkOutput, label: Tensor, *, centre_px: float) -> Tensor:
@@ -139,4 +146,4 @@ def patch_loss(out: NetworkOutput, label: Tensor, *, centre_px: float) -> Tensor
     truth = label.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
     logits = patch_logits(out, centre_px=centre_px)
     terms = [functional.binary_cross_entropy_with_logits(z, truth) for z in logits.values()]
-    return terms[0] + 0.5 * terms[1]
+    return terms[0] + 0.5 * terms[1] if len(terms) > 1 else terms[0]

@@ -1,16 +1,26 @@
 """What one training run learns from: which patches go where, and the maker of composed regions."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
-from analysis.detector.configuration import DetectorConfig
-from analysis.detector.patch_file import PatchSet, load_patches, percent_of
+from analysis.detector.configuration import ConfigurationError, DetectorConfig
+from analysis.detector.patch_file import PatchFileError, PatchSet, load_patches, percent_of
 from analysis.detector.reference_data import reference_data_folder
-from analysis.detector.training.regions import RegionMaker, make_sheets
+from analysis.detector.training.fixed_slides import (
+    TRAINING_SLIDES,
+    SlideRegions,
+    cached_sheets,
+    key_of,
+    slide_order,
+    training_slide,
+)
+from analysis.detector.training.regions import RegionMaker
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class Material:
     test: PatchSet
     """Only ever scored, once, after the last choice was made."""
     test_hard_negative: PatchSet
-    regions: RegionMaker | None
+    regions: RegionMaker | SlideRegions | None
 
     def counts(self) -> dict[str, int]:
         return {
@@ -38,7 +48,8 @@ def join(sets: list[PatchSet]) -> PatchSet:
     return PatchSet(*(np.concatenate([getattr(s, name) for s in sets]) for name in PatchSet.__dataclass_fields__))
 
 
-def load_material(config: DetectorConfig, *, rng: np.random.Generator) -> Material:
+def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Path | None = None) -> Material:
+    """`cache`: folder that keeps composed tissue between runs on the same patches (then the same for every seed)."""
     data = config.data
     folder = reference_data_folder(data.folder)
     patches = join([load_patches(folder / name) for name in data.patches])
@@ -46,16 +57,20 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator) -> Materi
     hard = hard if hard is not None else patches.where(np.zeros(len(patches), bool))
     test_fold, known = patches.fold == data.test_fold, patches.label >= 0
     kept = _kept_aside(patches.ids, percent=data.validation_percent)
-    train = patches.where(_limit(~test_fold & known & ~kept, data.max_patches, rng))
-    hard_train = hard.where((hard.fold != data.test_fold) & ~_kept_aside(hard.ids, percent=data.validation_percent))
+    own, hard_own = _of_stain(patches, data.train_stain), _of_stain(hard, data.train_stain)
+    train = patches.where(_limit(~test_fold & known & ~kept & own, data.max_patches, rng))
+    hard_kept = _kept_aside(hard.ids, percent=data.validation_percent)
+    hard_train = hard.where((hard.fold != data.test_fold) & ~hard_kept & hard_own)
+    train = train.where(share_of(train, fraction=data.fraction, seed=config.train.seed))
+    hard_train = hard_train.where(share_of(hard_train, fraction=data.fraction, seed=config.train.seed))
     regions = None
     if config.train.regions_every:
-        regions = _region_maker(config, train, hard_train, rng=rng)
+        regions = _region_maker(config, train, hard_train, rng=rng, cache=cache)
     return Material(
         positive=train.where(train.label == 1),
         negative=train.where(train.label == 0),
         hard_negative=hard_train,
-        validation=patches.where(~test_fold & known & kept),
+        validation=patches.where(~test_fold & known & kept & own),
         test=patches.where(test_fold & known),
         test_hard_negative=hard.where(hard.fold == data.test_fold),
         regions=regions,
@@ -64,6 +79,29 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator) -> Materi
 
 def _kept_aside(ids: NDArray[np.str_], *, percent: int) -> NDArray[np.bool_]:
     return np.array([percent_of(str(i), salt="validation") < percent for i in ids], dtype=bool)
+
+
+def share_of(patches: PatchSet, *, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """A share of every label and stain (at least one patch of each), by hash of the patch id: nested in `fraction`."""
+    chosen = np.ones(len(patches), bool)
+    if fraction >= 1:
+        return chosen
+    order = np.array([hashlib.sha256(f"share:{seed}:{i}".encode()).hexdigest() for i in patches.ids], dtype=np.str_)
+    strata = np.array([f"{label} {stain}" for label, stain in zip(patches.label, patches.stain, strict=True)], np.str_)
+    for stratum in np.unique(strata):
+        indices = np.flatnonzero(strata == stratum)
+        ranked = indices[np.argsort(order[indices], kind="stable")]
+        chosen[ranked[max(1, round(fraction * len(indices))) :]] = False
+    return chosen
+
+
+def _of_stain(patches: PatchSet, stain: str) -> NDArray[np.bool_]:
+    if not stain:
+        return np.ones(len(patches), bool)
+    own = patches.stain == stain
+    if len(patches) and not own.any():
+        raise PatchFileError(f"no patch is of stain {stain!r}; there are {', '.join(np.unique(patches.stain))}")
+    return own
 
 
 def _limit(chosen: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -76,18 +114,32 @@ def _limit(chosen: NDArray[np.bool_], most: int, rng: np.random.Generator) -> ND
 
 
 def _region_maker(
-    config: DetectorConfig, patches: PatchSet, hard: PatchSet, *, rng: np.random.Generator
-) -> RegionMaker:
+    config: DetectorConfig, patches: PatchSet, hard: PatchSet, *, rng: np.random.Generator, cache: Path | None
+) -> RegionMaker | SlideRegions:
     folder = reference_data_folder(config.data.folder)
-    sheets, problem = [], None
+    pools, problem = [], None
     for stain in np.unique(patches.stain):
         try:
-            pools = build_pools(patches, hard, stain=str(stain))
+            pools.append(build_pools(patches, hard, stain=str(stain)))
         except PoolTooSmall as too_small:  # one scanner of several may be thin; none at all is an error below
             problem = too_small
-            continue
-        sheets.append(make_sheets(pools, side=config.train.canvas_px, rng=rng))
-    if not sheets:
+    if not pools:
         raise problem or PoolTooSmall("there are no patches to compose regions from")
     outlines = load_outlines(folder / config.data.lesion_outlines, split="train")
-    return RegionMaker(sheets, outlines, side=config.train.region_px, mpp=config.data.patch_mpp)
+    train, patch_mpp = config.train, config.data.patch_mpp
+    # composed at the spacing of the patches, then resampled to the spacing of the training
+    side = train.region_px if train.mpp == 1.0 else round(train.region_px * train.mpp / patch_mpp)
+    if config.data.composed_slides:
+        if config.data.composed_slides > TRAINING_SLIDES:
+            raise ConfigurationError(f"data.composed_slides: at most {TRAINING_SLIDES}")
+        order = slide_order(seed=train.seed)
+        tissue = key_of(patches, hard)
+        slides = [
+            training_slide(i, pools=pools, outlines=outlines, mpp=patch_mpp, cache=cache, tissue=tissue)
+            for i in order[: config.data.composed_slides]
+        ]
+        return SlideRegions(slides, side=side, output_side=train.region_px)
+    if side > train.canvas_px:
+        raise ConfigurationError(f"train.canvas_px must be at least {side} at {train.mpp} um/px")
+    sheets = [cached_sheets(p, side=train.canvas_px, rng=rng, cache=cache, tissue=key_of(patches, hard)) for p in pools]
+    return RegionMaker(sheets, outlines, side=side, mpp=patch_mpp, output_side=train.region_px)

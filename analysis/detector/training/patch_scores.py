@@ -26,5 +26,5 @@ def score_patches(
         for start in range(0, len(rgb), batch):
             part = rescale(rgb[start : start + batch], factor=factor, side=side)
             logits = patch_logits(network(to_input(part)), centre_px=rgb.shape[1] * CENTRE_SHARE * factor)
-            scores.append(torch.sigmoid((logits["dense"] + logits["class"]) / 2).numpy())
+            scores.append(torch.sigmoid(torch.stack(list(logits.values())).mean(dim=0)).numpy())
     return np.concatenate(scores)

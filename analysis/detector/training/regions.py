@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from analysis.detector.composing.edges import soft_edge
 from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
 from analysis.detector.composing.quilting import quilt
 from analysis.detector.composing.tissue_pool import GLASS_RGB, TissuePools
-from analysis.detector.training.augmentation import turn
+from analysis.detector.training.augmentation import rescale, turn
 
 MIN_LESION_UM, MAX_LESION_UM = 40.0, 2500.0
 
@@ -40,19 +41,30 @@ def make_sheets(pools: TissuePools, *, side: int, rng: np.random.Generator) -> S
     return Sheets(**make)
 
 
-def soft_edge(mask: NDArray[np.bool_], *, rng: np.random.Generator, width_px: float = 2.5) -> NDArray[np.float32]:
-    """0..1 weight of the mask with an edge some pixels wide that wanders, so that no clean line betrays it."""
-    flat = mask.astype(np.float32)
-    noise = gaussian_filter(rng.normal(size=mask.shape).astype(np.float32), 3.0)
-    far = gaussian_filter(flat, 4.0)
-    soft = gaussian_filter(flat, width_px) + noise * ((far > 0.02) & (far < 0.98))
-    weight: NDArray[np.float32] = np.clip((soft - 0.5) * 2.2 + 0.5, 0, 1)
-    return weight
+def resampled(region: Region, *, side: int) -> Region:
+    """The same field in (side, side) px."""
+    have = len(region.rgb)
+    if side == have:
+        return region
+    rgb = rescale(region.rgb[None], factor=side / have, side=side)[0]
+    nearest = ((np.arange(side) + 0.5) * have / side).astype(int)
+    grid = np.ix_(nearest, nearest)
+    return Region(rgb=rgb, instance=region.instance[grid], ignore=region.ignore[grid])
 
 
 class RegionMaker:
-    def __init__(self, sheets: list[Sheets], outlines: list[LesionOutline], *, side: int, mpp: float) -> None:
+    def __init__(
+        self,
+        sheets: list[Sheets],
+        outlines: list[LesionOutline],
+        *,
+        side: int,
+        mpp: float,
+        output_side: int | None = None,
+    ) -> None:
+        """Regions of `side` px at `mpp`, resampled to `output_side` px."""
         self.sheets, self.outlines, self.side, self.mpp = sheets, outlines, side, mpp
+        self.output_side = output_side or side
 
     def make(self, rng: np.random.Generator) -> Region:
         sheets = self.sheets[int(rng.integers(len(self.sheets)))]
@@ -70,7 +82,7 @@ class RegionMaker:
             weight = self._lay(rgb, mask, self._crop(sheets.tumour, rng), rng)
             instance[weight > 0.5] = number
             rim |= (weight > 0.1) & (weight < 0.9)
-        return Region(rgb=rgb, instance=instance, ignore=rim)
+        return resampled(Region(rgb=rgb, instance=instance, ignore=rim), side=self.output_side)
 
     def _base(self, sheets: Sheets, rng: np.random.Generator) -> NDArray[np.uint8]:
         kind = rng.random()

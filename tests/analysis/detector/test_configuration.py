@@ -29,7 +29,12 @@ def test_a_configuration_survives_json() -> None:
         ({"network": 3}, "network must be a table"),
         ({"network": {"attention": "everywhere"}}, "none, class, box or both"),
         ({"network": {"gate_windows": [15, 9, 5]}}, "four odd numbers"),
-        ({"network": {"backbone": "resnet18"}}, "is not known"),
+        ({"network": {"backbone": "resnet50"}}, "is not known; use efficientnet-lite0, resnet18, resnet34"),
+        ({"network": {"backbone": "resnet18"}}, "there are no weights for resnet18"),
+        ({"network": {"gate": "wide"}}, "windowed or global"),
+        ({"network": {"heads": "none"}}, "both, mask or box"),
+        ({"data": {"fraction": 0.0}}, "data.fraction"),
+        ({"data": {"composed_slides": -1}}, "data.composed_slides"),
         ({"network": {"backbone_stride": 8}}, "16 or 32"),
     ],
 )

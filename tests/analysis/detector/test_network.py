@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.detector.configuration import NetworkConfig
+from analysis.detector.configuration import NetworkConfig, config_from_dict, load_config
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
+from analysis.detector.network.cost import count_cost
 from analysis.detector.network.detector import Detector, to_input
-from tests.analysis.detector.conftest import tissue_like
+from analysis.detector.training.losses import patch_logits, patch_loss
+from tests.analysis.detector.conftest import REPOSITORY, tissue_like
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +75,88 @@ def test_the_trunk_takes_the_imagenet_weights(stride: int) -> None:
     before = trunk.stem[0].weight.clone()
     load_imagenet_weights(trunk)
     assert not torch.equal(before, trunk.stem[0].weight)
+
+
+def small(**changes: object) -> NetworkConfig:
+    return NetworkConfig(pyramid_channels=16, tower_depth=1, dense_channels=16, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34"])
+def test_a_resnet_gives_maps_of_the_same_sizes(backbone: str) -> None:
+    out = Detector(small(backbone=backbone, backbone_stride=32)).eval()(torch.zeros(1, 3, 128, 192))
+    assert out.tumour_logit.shape == (1, 1, 32, 48)
+    assert [level.class_logit.shape[-2:] for level in out.levels] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+
+
+def test_the_global_gate_looks_at_the_whole_tile_and_the_windowed_one_does_not() -> None:
+    def change_far_away(gate: str) -> float:
+        torch.manual_seed(0)
+        network = Detector(small(gate=gate, gate_windows=(3, 3, 3, 3))).eval()
+        image = torch.randn(1, 3, 768, 768)
+        other = image.clone()
+        other[:, :, :, 640:] = 2.0
+        a, b = (network(x).levels[0].class_logit[0, 0, 48, 4] for x in (image, other))
+        return float((a - b).abs().detach())
+
+    assert change_far_away("windowed") == 0.0
+    assert change_far_away("global") > 0.0
+
+
+@pytest.mark.parametrize(
+    ("heads", "learns", "rests"), [("mask", "dense.", "class_tower."), ("box", "class_tower.", "dense.")]
+)
+def test_a_head_that_is_left_out_gets_no_gradient(heads: str, learns: str, rests: str) -> None:
+    network = Detector(small(heads=heads))
+    out = network(torch.randn(2, 3, 128, 128))
+    assert set(patch_logits(out, centre_px=32)) == {"mask": {"dense"}, "box": {"class"}}[heads]
+    patch_loss(out, torch.tensor([0, 1]), centre_px=32).backward()
+    with_gradient = {name for name, p in network.named_parameters() if p.grad is not None}
+    assert any(name.startswith(learns) for name in with_gradient)
+    assert not any(name.startswith(rests) for name in with_gradient)
+
+
+def test_without_a_dense_branch_the_class_tower_makes_the_map() -> None:
+    out = Detector(small(heads="box")).eval()(torch.randn(1, 3, 128, 128))
+    finest = out.levels[0].class_logit
+    assert torch.equal(out.tumour_logit[:, :, ::2, ::2], finest)
+
+
+def test_a_network_of_the_mask_alone_has_no_boxes() -> None:
+    assert Detector(small(heads="mask")).eval()(torch.zeros(1, 3, 128, 128)).levels == []
+
+
+@pytest.mark.parametrize(
+    ("config", "million", "kmac"),
+    [
+        (NetworkConfig(), 1.06, 12.0),
+        (NetworkConfig(backbone_stride=32), 3.34, 14.4),
+        (load_config(REPOSITORY / "analysis/detector/configs/resnet18.toml").network, 12.6, 59.6),
+        (load_config(REPOSITORY / "analysis/detector/configs/resnet34.toml").network, 22.7, 96.5),
+    ],
+    ids=["lite, stride 16", "lite, stride 32", "resnet18", "resnet34"],
+)
+def test_a_configuration_costs_what_is_declared(config: NetworkConfig, million: float, kmac: float) -> None:
+    """docs/reference/model-card.md gives these figures."""
+    cost = count_cost(Detector(config))
+    assert cost.parameters / 1e6 == pytest.approx(million, rel=0.01)
+    assert cost.kmac_per_px == pytest.approx(kmac, rel=0.01)
+    assert cost.gmac_per_mm2(1.0) == pytest.approx(kmac, rel=0.01)
+    assert cost.gmac_per_mm2(2.0) == pytest.approx(kmac / 4, rel=0.01)
+
+
+def test_cost_counts_only_what_runs() -> None:
+    network = Detector(small())
+    whole, trunk = count_cost(network), count_cost(network, run=lambda n, x: n.trunk(x))
+    assert trunk.kmac_per_px < whole.kmac_per_px
+    assert trunk.parameters < whole.parameters
+    # against the count by hand of one convolution: 3 x 3 x 3 inputs, 32 outputs, at a quarter of the pixels
+    stem = count_cost(network, run=lambda n, x: n.backbone.stem(x))
+    assert stem.kmac_per_px == pytest.approx(3 * 9 * 32 / 4 / 1e3)
+
+
+def test_the_old_cards_configuration_still_loads() -> None:
+    """Keys that came later have defaults, so that models trained before can be read."""
+    raw = config_from_dict({}).to_json()
+    for table, key in [("network", "gate"), ("network", "heads"), ("data", "fraction"), ("read", "second_look")]:
+        del raw[table][key]
+    assert config_from_dict(raw) == config_from_dict({})
