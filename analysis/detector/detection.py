@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 Point = tuple[float, float]
 
+NOT_CALIBRATED = "Not calibrated: the scores are the network's own and no probabilities."
+
 
 @dataclass(frozen=True)
 class LesionFinding:
@@ -32,6 +34,10 @@ class LesionFinding:
     peak_p: float
     box_score: float | None
     """Score of the best box of the box tower that is centred in the lesion."""
+    second_look: float | None = None
+    """What the second look alone said (0..1); None where there was none. `score` holds both looks then."""
+    probability: float | None = None
+    """Calibrated: of validation lesions with this value, that share was tumour. None when the model is not calibrated."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,19 @@ class Detection:
     seconds: dict[str, float]
     model: dict[str, str]
     drift: dict[str, float] = field(default_factory=dict)
+    """Statistics of this slide's tissue; `z_...`: standard deviations from the reference slides of the model."""
+    drift_words: tuple[str, ...] = ()
+    """What is unlike the reference slides, in words."""
+    features: tuple[float, ...] = ()
+    """Mean of the network's features over the tissue; for the reference of a model, not for people."""
+    quality: dict[str, float] = field(default_factory=dict)
+    """blurred: share of the measured tissue that is out of focus; tissue_share: tissue's share of the slide."""
+    slide_probability: float | None = None
+    triage: str = "none"
+    """ai_negative, must_review, ai_positive, cannot_assess; none when no band is promised."""
+    triage_words: str = NOT_CALIBRATED
+    calibration: str = ""
+    """Digest of the calibration that gave the probabilities; empty when not calibrated."""
 
 
 def detection_to_json(
@@ -81,6 +100,11 @@ def detection_to_json(
         "lesions": [lesion_to_json(lesion) for lesion in detection.lesions],
         "seconds": {name: round(value, 3) for name, value in detection.seconds.items()},
         "drift": detection.drift,
+        "drift_words": list(detection.drift_words),
+        "quality": detection.quality,
+        "slide_probability": detection.slide_probability,
+        "triage": {"band": detection.triage, "words": detection.triage_words},
+        "calibration": detection.calibration or None,
     }
 
 

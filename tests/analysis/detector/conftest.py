@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.detector.calibration import sigmoid
 from analysis.detector.configuration import DetectorConfig, NetworkConfig, ReadConfig
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.pixel_source import ArraySource
+from analysis.detector.validation_record import ValidationRecord, ValidationSlide
 from analysis.detector.weights import LoadedModel, load_model, save_model
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -63,3 +65,28 @@ def noise_slide() -> ArraySource:
     rgb = np.full((640, 896, 3), 244, np.uint8)
     rgb[45:600, 50:850] = tissue_like(555, 800)
     return ArraySource(rgb, 1.0, 1.0)
+
+
+def simulated_record(*, slides: int, seed: int) -> tuple[ValidationRecord, list[float]]:
+    """Slides of a detector whose lesions are true with a known probability, and these probabilities in order.
+
+    A slide has tumour exactly when one of its lesions is true.
+    """
+    rng = np.random.default_rng(seed)
+    made, chances = [], []
+    for n in range(slides):
+        lesions = []
+        for rank in range(1, int(rng.integers(1, 4)) + 1):
+            score = float(rng.beta(2, 2))
+            chance = sigmoid(2.0 * float(np.log(score / (1 - score))) - 1.0)
+            chances.append(chance)
+            hit = rank if rng.random() < chance else 0
+            facts = {"score": score, "mean_p": score * 0.9, "peak_p": score, "area_mm2": float(rng.uniform(0.01, 1))}
+            lesions.append({"rank": rank, **facts, "box_score": None, "hit": hit})
+        truth = [{"label": le["hit"], "itc": False, "peak": le["peak_p"]} for le in lesions if le["hit"]]
+        best = max(le["score"] for le in lesions)
+        made.append(ValidationSlide(f"slide {n}", bool(truth), "complete", best, tuple(lesions), tuple(truth)))
+    record = ValidationRecord(
+        weights_sha256="w", profile="standard", read={"mpp": 1.0}, composed=True, slides=tuple(made), sha256="r" * 64
+    )
+    return record, chances

@@ -1,0 +1,335 @@
+"""Fitting a calibration to a record of validation slides.
+
+Lesion probability: a ridge logistic of few features. Slide probability: 1 - prod(1 - p) through a second logistic
+(temperature and bias). What is said of their quality (ECE, reliability) comes from fits that had not seen the slide:
+the slides are dealt into five parts, and each part is judged by a fit to the other four.
+The triage band is a split conformal one on the network's own slide score, which no validation slide has shaped, so
+its promise is exact for finite samples as long as new slides are like the validation slides (Vovk; Angelopoulos and
+Bates 2021, 1.1): with n tumour slides and the k-th smallest score as the limit, a new one falls below it with a
+probability of at most k / (n + 1).
+"""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.detector.calibration import (
+    FEATURES,
+    Calibration,
+    LesionLogistic,
+    SlideLogistic,
+    TriageBand,
+    any_of,
+    lesion_features,
+    logit,
+)
+from analysis.detector.validation_record import ValidationRecord, ValidationSlide
+from analysis.metrics.intervals import bootstrap, wilson
+
+PARTS = 5
+LESION_RIDGE = 1.0
+SLIDE_RIDGE = 0.25
+LOWEST_SLOPE = 0.05
+FEWEST_LESIONS = 10
+"""Found lesions of each kind (true, false) without which nothing is fitted."""
+FEWEST_SLIDES = 5
+BINS = 10
+
+Floats = NDArray[np.float64]
+Judged = tuple[float, bool]
+"""A probability and whether it came true."""
+
+
+class CannotCalibrate(ValueError):
+    """The record does not hold enough to fit anything; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is declared before the record is looked at."""
+
+    alpha: float = 0.05
+    sensitivity: float = 0.9
+    """The operating threshold is the highest score that still finds this share of the validation lesions."""
+    bootstrap_repeats: int = 1000
+
+
+def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
+    """Raises CannotCalibrate."""
+    slides = [slide for slide in record.slides if slide.assessed]
+    _check_enough(slides)
+    lesion = fit_lesions(slides)
+    held_out = _held_out(slides)
+    slide = fit_slides([chances for _, chances in held_out], [s.tumour for s, _ in held_out])
+    judged_lesions = [
+        [(p, bool(le["hit"])) for p, le in zip(chances, s.lesions, strict=True)] for s, chances in held_out
+    ]
+    judged_slides = [[pair] for pair in _held_out_slide_chances(held_out)]
+    return Calibration(
+        weights_sha256=record.weights_sha256,
+        profile=record.profile,
+        read=record.read,
+        fitted_on={
+            "record_sha256": record.sha256,
+            "composed": record.composed,
+            "slides": len(slides),
+            "with_tumour": sum(s.tumour for s in slides),
+            "left_out_not_read_whole": len(record.slides) - len(slides),
+            "lesions_found": sum(len(s.lesions) for s in slides),
+            "of_them_tumour": sum(bool(le["hit"]) for s in slides for le in s.lesions),
+            "judged_by": f"fits that had not seen the slide, {PARTS} parts",
+        },
+        lesion=lesion,
+        slide=slide,
+        threshold=operating_threshold(slides, sensitivity=rules.sensitivity),
+        triage=triage_band(
+            [s.slide_score or 0.0 for s in slides if s.tumour],
+            [s.slide_score or 0.0 for s in slides if not s.tumour],
+            alpha=rules.alpha,
+            composed=record.composed,
+        ),
+        ece={
+            "lesion": _ece_facts(judged_lesions, rules.bootstrap_repeats),
+            "slide": _ece_facts(judged_slides, rules.bootstrap_repeats),
+        },
+        reliability={
+            "lesion": reliability_table([pair for pairs in judged_lesions for pair in pairs]),
+            "slide": reliability_table([pair for pairs in judged_slides for pair in pairs]),
+        },
+    )
+
+
+def _check_enough(slides: Sequence[ValidationSlide]) -> None:
+    hits = [bool(le["hit"]) for s in slides for le in s.lesions]
+    tumour = sum(s.tumour for s in slides)
+    counts = {
+        "true lesions found": (sum(hits), FEWEST_LESIONS),
+        "false lesions found": (len(hits) - sum(hits), FEWEST_LESIONS),
+        "slides with tumour": (tumour, FEWEST_SLIDES),
+        "slides without tumour": (len(slides) - tumour, FEWEST_SLIDES),
+    }
+    short = [f"{n} {name} ({least} needed)" for name, (n, least) in counts.items() if n < least]
+    if short:
+        raise CannotCalibrate(f"too few to calibrate, in slides that were read whole: {', '.join(short)}")
+
+
+# -- the two fits --------------------------------------------------------------------------------------------------------
+
+
+def fit_logistic(x: Floats, y: Floats, *, ridge: float, prior: Floats) -> Floats:
+    """Newton's method on the penalised log likelihood. x (n, k), y (n,) of 0 and 1; returns k weights, then the intercept.
+
+    `ridge` times half the squared distance to `prior` (k,) is the penalty; the intercept is free.
+    """
+    design = np.column_stack([x, np.ones(len(x))])
+    target = np.append(prior, 0.0)
+    pull = np.append(np.full(x.shape[1], ridge), 1e-6)
+    w = target.copy()
+
+    def loss(w: Floats) -> float:
+        z = design @ w
+        return float((np.logaddexp(0, z) - y * z).sum() + (pull * (w - target) ** 2).sum() / 2)
+
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(design @ w, -500, 500)))
+        gradient = design.T @ (p - y) + pull * (w - target)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + np.diag(pull)
+        step = np.linalg.solve(curvature, gradient)
+        size, now = 1.0, loss(w)
+        while loss(w - size * step) > now and size > 1e-8:
+            size /= 2
+        w = w - size * step
+        if np.abs(size * step).max() < 1e-10:
+            break
+    return w
+
+
+def fit_lesions(slides: Sequence[ValidationSlide]) -> LesionLogistic:
+    x = np.array([lesion_features(le) for s in slides for le in s.lesions], np.float64).reshape(-1, len(FEATURES))
+    y = np.array([bool(le["hit"]) for s in slides for le in s.lesions], np.float64)
+    centre = x.mean(axis=0)
+    scale = np.maximum(x.std(axis=0), 1e-3)
+    w = fit_logistic((x - centre) / scale, y, ridge=LESION_RIDGE, prior=np.zeros(len(FEATURES)))
+    return LesionLogistic(_rounded(centre), _rounded(scale), _rounded(w[:-1]), round(float(w[-1]), 6))
+
+
+def fit_slides(chances: Sequence[Sequence[float]], tumour: Sequence[bool]) -> SlideLogistic:
+    """`chances`: the lesion probabilities of each slide."""
+    x = np.array([[logit(any_of(of_slide))] for of_slide in chances], np.float64)
+    w = fit_logistic(x, np.array(tumour, np.float64), ridge=SLIDE_RIDGE, prior=np.ones(1))
+    return SlideLogistic(slope=round(max(float(w[0]), LOWEST_SLOPE), 6), bias=round(float(w[1]), 6))
+
+
+def _held_out(slides: Sequence[ValidationSlide]) -> list[tuple[ValidationSlide, list[float]]]:
+    """Each slide with the probabilities that a fit to the other parts gives its lesions."""
+    part = parts_of(slides)
+    chances: dict[int, list[float]] = {}
+    for k in range(PARTS):
+        others = [s for s, p in zip(slides, part, strict=True) if p != k]
+        hits = {bool(le["hit"]) for s in others for le in s.lesions}
+        fit = fit_lesions(others if len(hits) == 2 else slides)
+        for i, slide in enumerate(slides):
+            if part[i] == k:
+                chances[i] = [fit.probability(lesion_features(le)) for le in slide.lesions]
+    return [(slide, chances[i]) for i, slide in enumerate(slides)]
+
+
+def _held_out_slide_chances(held_out: Sequence[tuple[ValidationSlide, list[float]]]) -> list[Judged]:
+    part = parts_of([slide for slide, _ in held_out])
+    judged: list[Judged] = []
+    for (slide, chances), k in zip(held_out, part, strict=True):
+        others = [one for one, p in zip(held_out, part, strict=True) if p != k]
+        fit = fit_slides([c for _, c in others], [s.tumour for s, _ in others])
+        judged.append((fit.probability(chances), slide.tumour))
+    return judged
+
+
+def parts_of(slides: Sequence[ValidationSlide]) -> list[int]:
+    """The part of each slide: dealt round by the hash of the name, tumour slides and others apart."""
+    order = sorted(
+        range(len(slides)),
+        key=lambda i: (slides[i].tumour, hashlib.sha256(slides[i].name.encode()).hexdigest()),
+    )
+    part = [0] * len(slides)
+    for place, i in enumerate(order):
+        part[i] = place % PARTS
+    return part
+
+
+# -- limits --------------------------------------------------------------------------------------------------------------
+
+
+def operating_threshold(slides: Sequence[ValidationSlide], *, sensitivity: float) -> dict[str, Any]:
+    """The highest lesion score at which at least `sensitivity` of the true lesions (ITC left out) are found."""
+    best = sorted((score for s in slides for score in _best_scores(s)), reverse=True)
+    if not best:
+        raise CannotCalibrate("no validation slide holds a lesion larger than isolated tumour cells")
+    needed = math.ceil(sensitivity * len(best) - 1e-9)
+    reached = best[needed - 1] > 0
+    score = best[needed - 1] if reached else min(score for score in best if score > 0)
+    found = sum(one >= score for one in best)
+    false = sum(le["score"] >= score for s in slides for le in s.lesions if not le["hit"])
+    rule = (
+        f"highest score that finds at least {sensitivity:.0%} of the validation lesions, isolated tumour cells left out"
+    )
+    if not reached:
+        rule += f"; not reached at any score ({found} of {len(best)} lesions are found at all), so the lowest score"
+    return {
+        "score": score,
+        "rule": rule,
+        "lesions": len(best),
+        "found": found,
+        "sensitivity": [round(v, 4) for v in wilson(found, len(best))],
+        "false_per_slide": round(false / len(slides), 4),
+    }
+
+
+def _best_scores(slide: ValidationSlide) -> list[float]:
+    return [
+        max((float(le["score"]) for le in slide.lesions if le["hit"] == true["label"]), default=0.0)
+        for true in slide.truth
+        if not true["itc"]
+    ]
+
+
+def triage_band(positive: Sequence[float], negative: Sequence[float], *, alpha: float, composed: bool) -> TriageBand:
+    """From slide scores of validation slides with and without tumour (isolated tumour cells are tumour here)."""
+    low = math.floor(alpha * (len(positive) + 1) + 1e-9)
+    high = math.floor(alpha * (len(negative) + 1) + 1e-9)
+    limit = sorted(negative, reverse=True)[high - 1] if high else None
+    return TriageBand(
+        alpha=alpha,
+        positives=len(positive),
+        needed=slides_needed(alpha),
+        negative_below=sorted(positive)[low - 1] if low else None,
+        negatives=len(negative),
+        # strictly above: a new slide that ties with the limit counts for it
+        positive_from=None if limit is None else float(np.nextafter(limit, 2.0)) if limit < 1 else None,
+        composed=composed,
+    )
+
+
+def slides_needed(alpha: float) -> int:
+    """The fewest slides with which split conformal can promise `alpha`: 19 for 5 %, 99 for 1 %."""
+    return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def suspicion_threshold(record: ValidationRecord, *, share: float = 0.99) -> dict[str, Any]:
+    """From a record read at the scan's spacing: the highest probability that at least `share` of the true lesions,
+    isolated tumour cells left out, reach somewhere. Raises CannotCalibrate."""
+    peaks = sorted(float(t["peak"]) for s in record.slides for t in s.truth if not t["itc"])
+    if not peaks:
+        raise CannotCalibrate("the scanned slides hold no lesion larger than isolated tumour cells")
+    may_miss = math.floor((1 - share) * len(peaks) + 1e-9)
+    value = round(min(max(peaks[may_miss] - 0.005, 0.02), 0.5), 3)
+    return {
+        "value": value,
+        "rule": f"highest scan probability (0.02 to 0.5) that at least {share:.0%} of the validation lesions reach",
+        "lesions": len(peaks),
+        "reached": sum(p >= value for p in peaks),
+        "record_sha256": record.sha256,
+    }
+
+
+# -- how well it fits ----------------------------------------------------------------------------------------------------
+
+
+def equal_mass_bins(judged: Sequence[Judged], bins: int = BINS) -> list[list[Judged]]:
+    """At most `bins` groups of about as many pairs each, by rising probability; equal probabilities are never parted."""
+    ordered = sorted(judged, key=lambda pair: pair[0])
+    n = len(ordered)
+    cuts = [0]
+    for k in range(1, bins + 1):
+        cut = round(k * n / bins)
+        while 0 < cut < n and ordered[cut][0] == ordered[cut - 1][0]:
+            cut += 1
+        if cut > cuts[-1]:
+            cuts.append(cut)
+    return [ordered[a:b] for a, b in itertools.pairwise(cuts)]
+
+
+def expected_calibration_error(judged: Sequence[Judged], bins: int = BINS) -> float | None:
+    """Mean over pairs of |mean probability - share that came true| of their bin; None without pairs."""
+    if not judged:
+        return None
+    gaps = [abs(sum(p for p, _ in group) - sum(y for _, y in group)) for group in equal_mass_bins(judged, bins)]
+    return sum(gaps) / len(judged)
+
+
+def reliability_table(judged: Sequence[Judged], bins: int = BINS) -> list[dict[str, Any]]:
+    rows = []
+    for group in equal_mass_bins(judged, bins):
+        came_true = sum(y for _, y in group)
+        share = wilson(came_true, len(group))
+        rows.append(
+            {
+                "n": len(group),
+                "from": round(group[0][0], 4),
+                "to": round(group[-1][0], 4),
+                "mean": round(sum(p for p, _ in group) / len(group), 4),
+                "share": round(share.value, 4),
+                "low": round(share.low, 4),
+                "high": round(share.high, 4),
+            }
+        )
+    return rows
+
+
+def _ece_facts(by_slide: Sequence[Sequence[Judged]], repeats: int) -> dict[str, Any]:
+    """The interval draws whole slides. Drawing adds scatter and so lifts ECE: the lower end may have to be the value itself."""
+    statistic: Callable[[Sequence[Sequence[Judged]]], float | None] = lambda drawn: expected_calibration_error(  # noqa: E731
+        [pair for pairs in drawn for pair in pairs]
+    )
+    value, low, high = bootstrap(list(by_slide), statistic, repeats=repeats)
+    n = sum(len(pairs) for pairs in by_slide)
+    return {"value": round(value, 4), "low": round(min(low, value), 4), "high": round(high, 4), "n": n, "bins": BINS}
+
+
+def _rounded(values: Floats) -> tuple[float, ...]:
+    return tuple(round(float(v), 6) for v in values)
