@@ -1,18 +1,23 @@
 """Train a detector: `python -m analysis.detector.train CONFIG [--out FOLDER]`.
 
-Steps on real patches (the label speaks of their centre) alternate with steps on composed regions (exact masks and
-boxes). The run writes into its folder: loss.csv (every five steps), validation.csv, a checkpoint from which an
-interrupted run goes on, and at the end model/ (weights and card), which `infer --model` and `evaluate` take.
+Steps on real patches (the label speaks of their centre) alternate with steps on regions with masks and boxes: cut from
+annotated slides, composed, or both. The run writes into its folder: loss.csv (every five steps), validation.csv,
+loss.html (their curves, to be kept open), splits.csv (which slide is used for what), hard_negatives.csv, a checkpoint
+from which an interrupted run goes on, and at the end model/ (weights and card), which `infer --model` and `evaluate` take.
 """
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import os
+import signal
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +26,31 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from analysis.detector.annotations import AnnotationError
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, load_config
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
+from analysis.detector.training.field_scores import judge_fields
+from analysis.detector.training.hard_negatives import FalseFind, look_for_false_finds, use, write_pool
+from analysis.detector.training.live_curve import write_curve
 from analysis.detector.training.losses import patch_loss, region_losses, total
 from analysis.detector.training.material import Material, load_material
 from analysis.detector.training.patch_scores import CENTRE_SHARE, score_patches
+from analysis.detector.training.slide_folders import SlideFolderError
+from analysis.detector.training.slide_material import add_slides
 from analysis.detector.training.targets import build_targets
 from analysis.detector.weights import save_model
 from analysis.metrics.roc import auc
+from slides.wsi.errors import WsiError
 
 SCALE_RANGE = (0.85, 1.2)
 LOG_EVERY = 5
+SAY_EVERY_SECONDS = 30.0
+"""Where the progress goes to a file; on a terminal one line shows it twice a second."""
+CURVE_EVERY_SECONDS = 10.0
 
 
 @dataclass
@@ -44,13 +59,22 @@ class Progress:
 
     step: int = 0
     best_auc: float = -1.0
+    """What the checkpoint was chosen by: AUC on validation patches, on fields of validation slides, or their mean."""
     best_step: int = -1
     seconds: float = 0.0
+    rounds: int = 0
+    false_finds: list[dict[str, Any]] = field(default_factory=list)
+    """The pool of hard negatives; here, and not in a file alone, so that it fits the weights of the checkpoint."""
+
+
+class Interrupted(Exception):
+    """Somebody pressed Ctrl-C; the checkpoint was saved."""
 
 
 class Trainer:
     def __init__(self, config: DetectorConfig, material: Material, folder: Path) -> None:
         self.config, self.material, self.folder = config, material, folder
+        self.material_without_pool = material
         train = config.train
         torch.manual_seed(train.seed)
         self.rng = np.random.default_rng(train.seed)
@@ -63,6 +87,8 @@ class Trainer:
         patches = len(material.positive) + len(material.negative) + len(material.hard_negative)
         patch_steps = max(1, patches // train.patch_batch)
         self.steps_per_epoch = patch_steps + (patch_steps // train.regions_every if train.regions_every > 0 else 0)
+        if not patches:
+            self.steps_per_epoch = max(1, train.regions_per_epoch // train.region_batch)
         self.total_steps = train.epochs * self.steps_per_epoch
         self.progress = Progress()
 
@@ -70,7 +96,7 @@ class Trainer:
 
     def is_region_step(self, step: int) -> bool:
         every = self.config.train.regions_every
-        if every < 0:
+        if every < 0 or not len(self.material.positive):
             return True
         return bool(every) and self.material.regions is not None and step % (every + 1) == every
 
@@ -144,13 +170,28 @@ class Trainer:
         network, held = self.averaged(), self.material.validation
         mpps = {"auc": self.config.read.mpp, "auc_coarse": self.config.train.coarse_mpp}
         found: dict[str, float | None] = {}
-        for name, mpp in mpps.items():
+        for name, mpp in mpps.items() if len(held) else ():
             scores = score_patches(network, held.rgb, patch_mpp=self.config.data.patch_mpp, mpp=mpp)
             found[name] = auc(held.label == 1, scores)
+        if self.material.slide_validation:
+            found |= judge_fields(network, self.material.slide_validation)
         return found
 
+    def look_for_false_finds(self) -> list[FalseFind]:
+        """One round: the pool is replaced by that of the averaged weights of now."""
+        before = [FalseFind(**find) for find in self.progress.false_finds]
+        pool = look_for_false_finds(
+            self.averaged(), self.material_without_pool, self.config, number=self.progress.rounds + 1, before=before
+        )
+        self.progress.rounds += 1
+        self.progress.false_finds = [vars(find) for find in pool]
+        write_pool(pool, self.folder)
+        self.material = use(pool, self.material_without_pool)
+        return pool
+
     def keep_if_best(self, judged: dict[str, float | None]) -> None:
-        value = judged["auc"] if judged["auc"] is not None else 0.0
+        known = [judged[name] for name in ("auc", "field_auc") if judged.get(name) is not None]
+        value = sum(v for v in known if v is not None) / len(known) if known else 0.0
         if value > self.progress.best_auc:
             self.progress.best_auc, self.progress.best_step = value, self.progress.step
             save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
@@ -185,6 +226,7 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.rng.bit_generator.state = note.pop("rng")
         self.progress = Progress(**note)
+        self.material = use([FalseFind(**find) for find in self.progress.false_finds], self.material_without_pool)
         return True
 
 
@@ -233,43 +275,166 @@ LOSS_COLUMNS = [
 ]
 
 
+VALIDATION_COLUMNS = ["step", "epoch", "seconds", "auc", "auc_coarse", "field_auc", "dice"]
+RUN_FILES = (
+    "checkpoint.safetensors",
+    "best.safetensors",
+    "loss.csv",
+    "validation.csv",
+    "loss.html",
+    "hard_negatives.csv",
+)
+
+
 def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any = print) -> Path:
-    """Train to the end, going on from a checkpoint in `folder` unless `fresh`; returns the folder of the model."""
+    """Train to the end, going on from a checkpoint in `folder` unless `fresh`; returns the folder of the model.
+
+    Raises Interrupted after Ctrl-C: the next call goes on from there.
+    """
     torch.set_num_threads(config.train.threads)
     folder.mkdir(parents=True, exist_ok=True)
     if fresh:
-        for name in ("checkpoint.safetensors", "best.safetensors", "loss.csv", "validation.csv"):
+        for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
-    say("reading patches and quilting tissue ...")
     material = load_material(config, rng=np.random.default_rng(config.train.seed + 1))
-    trainer = Trainer(config, material, folder)
-    resumed = trainer.resume()
-    say(
-        f"{'going on at' if resumed else 'starting at'} step {trainer.progress.step} of {trainer.total_steps}; {material.counts()}"
-    )
-    _loop(trainer, say)
-    return _finish(trainer, say)
+    material = add_slides(material, config, folder, say=say)
+    try:
+        trainer = Trainer(config, material, folder)
+        resumed = trainer.resume()
+        for name in ("loss.csv", "validation.csv"):
+            _forget_after(folder / name, trainer.progress.step)
+        verb = "going on at" if resumed else "starting at"
+        say(f"{verb} step {trainer.progress.step} of {trainer.total_steps}; {material.counts()}")
+        say(f"curves: {folder / 'loss.html'}; a checkpoint at least every {config.train.checkpoint_every_steps} steps")
+        _loop(trainer, say)
+        return _finish(trainer, say)
+    finally:
+        material.close()
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the rows that a killed run wrote after its last checkpoint: they come again."""
+    if not path.exists():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = file.read().splitlines(keepends=True)
+    kept = lines[:1] + [line for line in lines[1:] if line.endswith("\n") and int(line.split(",", 1)[0] or 0) <= step]
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text("".join(kept), encoding="utf-8", newline="")
+    os.replace(unfinished, path)
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[list[int]]:
+    """A list that is no longer empty once Ctrl-C was pressed; the step under way is finished first. Twice ends at once."""
+    pressed: list[int] = []
+
+    def notice(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, notice)
+    except ValueError:  # not the main thread: whoever started it there has other means
+        yield pressed
+        return
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class ProgressLine:
+    """Step, epoch, loss and remaining time: one line that is written over on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, trainer: Trainer, say: Any) -> None:
+        self.trainer, self.say = trainer, say
+        self.on_terminal = sys.stderr.isatty()
+        self.first_step, self.started = trainer.progress.step, time.monotonic()
+        self.last, self.curve_last, self.loss = self.started, 0.0, math.nan
+
+    def show(self, loss: float) -> None:
+        self.loss = loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * loss
+        now = time.monotonic()
+        if now - self.last >= (0.5 if self.on_terminal else SAY_EVERY_SECONDS):
+            self.last = now
+            if self.on_terminal:
+                print(f"\r{self.words()}\033[K", end="", file=sys.stderr, flush=True)
+            else:
+                self.say(self.words())
+        if now - self.curve_last >= CURVE_EVERY_SECONDS:
+            write_curve(self.trainer.folder, headline=self.words())
+            self.curve_last = time.monotonic()
+
+    def words(self) -> str:
+        progress, trainer = self.trainer.progress, self.trainer
+        done = progress.step - self.first_step
+        left = (time.monotonic() - self.started) / max(done, 1) * (trainer.total_steps - progress.step)
+        epoch = progress.step / trainer.steps_per_epoch
+        return (
+            f"step {progress.step}/{trainer.total_steps}, epoch {epoch:.2f}/{trainer.config.train.epochs}, "
+            f"loss {self.loss:.4f}, {_in_time(left)} left"
+        )
+
+    def clear(self) -> None:
+        if self.on_terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _in_time(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {int(seconds % 60):02d} s"
 
 
 def _loop(trainer: Trainer, say: Any) -> None:
     progress, per_epoch = trainer.progress, trainer.steps_per_epoch
     started = time.monotonic() - progress.seconds
-    while progress.step < trainer.total_steps:
-        kind = "region" if trainer.is_region_step(progress.step) else "patch"
-        losses = trainer.step()
-        progress.seconds = time.monotonic() - started
-        if progress.step % LOG_EVERY == 0 or kind == "region":
-            row = {"step": progress.step, "epoch": round(progress.step / per_epoch, 3), "kind": kind}
-            _append(trainer.folder / "loss.csv", {**row, "seconds": progress.seconds, **losses}, LOSS_COLUMNS)
-        if progress.step % per_epoch == 0 or progress.step == trainer.total_steps:
-            judged = trainer.validate()
-            trainer.keep_if_best(judged)
-            row = {"step": progress.step, "epoch": progress.step // per_epoch, "seconds": progress.seconds, **judged}
-            _append(trainer.folder / "validation.csv", row, ["step", "epoch", "seconds", "auc", "auc_coarse"])
-            say(f"epoch {progress.step // per_epoch}: {judged}, {progress.seconds:.0f} s")
-            trainer.save_checkpoint()
-        elif progress.step % trainer.config.train.checkpoint_every_steps == 0:
-            trainer.save_checkpoint()
+    line = ProgressLine(trainer, say)
+    with _noticing_ctrl_c() as pressed:
+        while progress.step < trainer.total_steps and not _has_stopped_gaining(trainer):
+            kind = "region" if trainer.is_region_step(progress.step) else "patch"
+            losses = trainer.step()
+            progress.seconds = time.monotonic() - started
+            if progress.step % LOG_EVERY == 0 or kind == "region":
+                row = {"step": progress.step, "epoch": round(progress.step / per_epoch, 3), "kind": kind}
+                _append(trainer.folder / "loss.csv", {**row, "seconds": progress.seconds, **losses}, LOSS_COLUMNS)
+            line.show(losses["loss"])
+            if progress.step % per_epoch == 0 or progress.step == trainer.total_steps:
+                line.clear()
+                _end_epoch(trainer, say)
+                progress.seconds = time.monotonic() - started
+                trainer.save_checkpoint()
+            elif progress.step % trainer.config.train.checkpoint_every_steps == 0:
+                trainer.save_checkpoint()
+            if pressed:
+                line.clear()
+                trainer.save_checkpoint()
+                write_curve(trainer.folder, headline=f"Stopped. {line.words()}", live=False)
+                raise Interrupted(f"stopped at step {progress.step} of {trainer.total_steps}")
+    write_curve(trainer.folder, headline=f"Finished at step {progress.step}.", live=False)
+
+
+def _end_epoch(trainer: Trainer, say: Any) -> None:
+    """Judge the averaged weights, keep the best, and look for false finds when it is time."""
+    progress = trainer.progress
+    epoch = progress.step // trainer.steps_per_epoch
+    judged = trainer.validate()
+    trainer.keep_if_best(judged)
+    row = {"step": progress.step, "epoch": epoch, "seconds": progress.seconds, **judged}
+    _append(trainer.folder / "validation.csv", row, VALIDATION_COLUMNS)
+    words = ", ".join(f"{name} {value:.4f}" for name, value in judged.items() if value is not None) or "no validation"
+    say(f"epoch {epoch}: {words}; best at step {progress.best_step}; {progress.seconds:.0f} s")
+    every = trainer.config.train.hard_negative_every
+    if every and epoch % every == 0 and progress.step < trainer.total_steps:
+        pool = trainer.look_for_false_finds()
+        fields = sum(find.kind == "slide" for find in pool)
+        say(f"round {progress.rounds}: {fields} fields and {len(pool) - fields} patches in the pool of false finds")
+
+
+def _has_stopped_gaining(trainer: Trainer) -> bool:
+    patience, progress = trainer.config.train.patience, trainer.progress
+    return bool(patience) and progress.step - max(progress.best_step, 0) >= patience * trainer.steps_per_epoch
 
 
 def _finish(trainer: Trainer, say: Any) -> Path:
@@ -304,6 +469,8 @@ def _finish(trainer: Trainer, say: Any) -> Path:
         },
     }
     version = time.strftime("%Y%m%d")
+    # where the slides lay is the laboratory's own affair
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, slides=(), slide_splits="", folder=""))
     save_model(
         trainer.folder / "model", state=trainer.average, config=config, version=f"{config.name}-{version}", card=card
     )
@@ -330,7 +497,19 @@ def main(arguments: list[str] | None = None) -> int:
             fresh=options.fresh,
             say=lambda text: print(text, flush=True),
         )
-    except (ConfigurationError, ReferenceDataMissing, PatchFileError, ModuleNotFoundError, OSError) as problem:
+    except Interrupted as stopped:
+        print(f"{stopped}; the same command goes on from there", file=sys.stderr)
+        return 130
+    except (
+        ConfigurationError,
+        ReferenceDataMissing,
+        PatchFileError,
+        SlideFolderError,
+        AnnotationError,
+        WsiError,
+        ModuleNotFoundError,
+        OSError,
+    ) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     print(f"model written to {model}")

@@ -276,7 +276,7 @@ def _grid(mask: NDArray[np.bool_], step: int, cell: tuple[float, float]) -> tupl
 # -- drawing -------------------------------------------------------------------------------------------------------------
 
 
-class SlideRegions:
+class AnnotatedRegions:
     """Draws training regions of `side` px at `mpp` from annotated slides."""
 
     def __init__(self, sites: dict[str, Sites], reader: SlideReader, *, side: int, mpp: float) -> None:
@@ -346,7 +346,7 @@ def _region_of(field: Field, *, side: int, rng: np.random.Generator) -> Region:
 class MixedRegions:
     """Regions of slides, and composed ones for the rest."""
 
-    def __init__(self, slides: SlideRegions, composed: Any, *, slide_share: float) -> None:
+    def __init__(self, slides: AnnotatedRegions, composed: Any, *, slide_share: float) -> None:
         self.slides, self.composed = slides, composed
         self.slide_share = slide_share if composed is not None else 1.0
 
@@ -367,7 +367,7 @@ def open_slides(
     mpp: float,
     cache_mb: int,
     say: Callable[[str], None],
-) -> SlideRegions | None:
+) -> AnnotatedRegions | None:
     """Look through each slide for its sites (kept in `folder`), then draw from them. None without slides.
 
     A slide that cannot be read is left out and said so. Raises SlideFolderError when none of those with lesions can be.
@@ -385,7 +385,7 @@ def open_slides(
             say(f"  {slide.name} is left out: {problem}")
     if not any(s.lesions for s in sites.values()):
         raise SlideFolderError("none of the slides with lesions could be read")
-    return SlideRegions(sites, reader, side=region_px, mpp=mpp)
+    return AnnotatedRegions(sites, reader, side=region_px, mpp=mpp)
 
 
 def _even(px: float) -> int:

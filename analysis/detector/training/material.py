@@ -1,7 +1,7 @@
 """What one training run learns from: which patches go where, and the maker of composed regions."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
 from analysis.detector.configuration import ConfigurationError, DetectorConfig
 from analysis.detector.patch_file import PatchFileError, PatchSet, load_patches, percent_of
 from analysis.detector.reference_data import reference_data_folder
+from analysis.detector.training.annotated_slides import AnnotatedRegions, Field, MixedRegions
 from analysis.detector.training.fixed_slides import (
     TRAINING_SLIDES,
     SlideRegions,
@@ -32,7 +33,12 @@ class Material:
     test: PatchSet
     """Only ever scored, once, after the last choice was made."""
     test_hard_negative: PatchSet
-    regions: RegionMaker | SlideRegions | None
+    regions: RegionMaker | SlideRegions | MixedRegions | None
+
+    slides: AnnotatedRegions | None = None
+    """Regions of annotated slides; they are drawn from through `regions`."""
+    slide_validation: tuple[Field, ...] = ()
+    slide_counts: dict[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         return {
@@ -41,7 +47,26 @@ class Material:
             "train_hard_negatives": len(self.hard_negative),
             "validation": len(self.validation),
             "test": len(self.test),
+            **self.slide_counts,
         }
+
+    def close(self) -> None:
+        """Ends the child processes that read slides."""
+        if self.slides is not None:
+            self.slides.reader.close()
+
+
+def no_patches() -> Material:
+    """For training on slides alone."""
+    none = PatchSet(
+        rgb=np.zeros((0, 96, 96, 3), np.uint8),
+        ids=np.zeros(0, np.str_),
+        label=np.zeros(0, np.int8),
+        stain=np.zeros(0, np.str_),
+        fold=np.zeros(0, np.int8),
+        white=np.zeros(0, np.float32),
+    )
+    return Material(none, none, none, none, none, none, None)
 
 
 def join(sets: list[PatchSet]) -> PatchSet:
@@ -51,6 +76,8 @@ def join(sets: list[PatchSet]) -> PatchSet:
 def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Path | None = None) -> Material:
     """`cache`: folder that keeps composed tissue between runs on the same patches (then the same for every seed)."""
     data = config.data
+    if not data.patches:
+        return no_patches()
     folder = reference_data_folder(data.folder)
     patches = join([load_patches(folder / name) for name in data.patches])
     hard = join([load_patches(folder / name) for name in data.hard_negatives]) if data.hard_negatives else None
