@@ -44,16 +44,26 @@ def _scores(slides: Sequence[SlideHits]) -> list[float]:
     return sorted({s for slide in slides for s in (*slide.false_positives, *slide.lesions)})
 
 
-def froc_2016(slides: Sequence[SlideHits]) -> float:
-    """Mean interpolated sensitivity, first script: the lowest score is skipped even if no lesion was missed."""
+def froc_2016(slides: Sequence[SlideHits]) -> float | None:
+    """Mean interpolated sensitivity, first script: the lowest score is skipped even if no lesion was missed.
+
+    None without any lesion that counts.
+    """
+    if not any(slide.lesions for slide in slides):
+        return None
     curve = _curve(slides, _scores(slides)[1:])
     # the script closes the curve at the origin
     rates, sensitivity = [0.0, *curve.false_positives_per_slide], [0.0, *curve.sensitivity]
     return float(np.mean(np.interp(RATES, rates, sensitivity)))
 
 
-def froc_stepped(slides: Sequence[SlideHits]) -> float:
-    """Mean sensitivity at the first operating point with at least the allowed false positives, newer script."""
+def froc_stepped(slides: Sequence[SlideHits]) -> float | None:
+    """Mean sensitivity at the first operating point with at least the allowed false positives, newer script.
+
+    None without any lesion that counts.
+    """
+    if not any(slide.lesions for slide in slides):
+        return None
     curve = froc_curve(slides)
     if not curve.sensitivity:
         return 0.0

@@ -1,6 +1,6 @@
 """Confidence intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -44,15 +44,41 @@ def bootstrap(
 
     Draws on which the statistic is None (one class absent) are left out; nan where none is left.
     """
-    value = statistic(units)
-    rng = np.random.default_rng(seed)
-    draws = (
-        [statistic([units[i] for i in rng.integers(0, len(units), len(units))]) for _ in range(repeats)]
-        if units
-        else []
-    )
-    known = [draw for draw in draws if draw is not None]
-    if value is None or not known:
+    if not units:
         return Interval(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    return _percentile(statistic(units), (statistic(drawn) for drawn in _draws(units, repeats, rng)), confidence)
+
+
+def bootstrap_difference(
+    units: Sequence[T],
+    first: Callable[[Sequence[T]], float | None],
+    second: Callable[[Sequence[T]], float | None],
+    *,
+    repeats: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of `first` minus `second`, both on the same draws: two models on the same slides are compared in pairs.
+
+    A unit then holds what both models say of one slide.
+    """
+
+    def difference(drawn: Sequence[T]) -> float | None:
+        a, b = first(drawn), second(drawn)
+        return None if a is None or b is None else a - b
+
+    return bootstrap(units, difference, repeats=repeats, confidence=confidence, seed=seed)
+
+
+def _draws(units: Sequence[T], repeats: int, rng: np.random.Generator) -> Iterator[list[T]]:
+    for _ in range(repeats):
+        yield [units[i] for i in rng.integers(0, len(units), len(units))]
+
+
+def _percentile(value: float | None, draws: Iterable[float | None], confidence: float) -> Interval:
+    known = [draw for draw in draws if draw is not None and not np.isnan(draw)]
+    if value is None or not known:
+        return Interval(float("nan") if value is None else value, float("nan"), float("nan"))
     low, high = np.quantile(known, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(value, float(low), float(high))

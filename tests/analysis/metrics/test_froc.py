@@ -1,4 +1,9 @@
+from collections.abc import Callable
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analysis.metrics.froc import SlideHits, froc_2016, froc_curve, froc_stepped
 
@@ -34,6 +39,48 @@ def test_slides_without_any_detection_count_in_the_rate() -> None:
 
 
 @pytest.mark.parametrize("score", [froc_2016, froc_stepped])
-def test_nothing_found_scores_nothing(score: object) -> None:
-    assert callable(score)
+def test_nothing_found_scores_nothing_and_no_lesion_has_no_score(
+    score: Callable[[list[SlideHits]], float | None],
+) -> None:
     assert score([SlideHits((), (0.0, 0.0)), SlideHits((), ())]) == 0.0
+    assert score([SlideHits((0.7,), ())]) is None
+    assert score([]) is None
+
+
+RATES = (0.25, 0.5, 1, 2, 4, 8)
+SCORES = st.sampled_from([0.1, 0.2, 0.4, 0.4, 0.5, 0.7, 0.9])
+SLIDES = st.lists(
+    st.tuples(st.lists(SCORES, max_size=5), st.lists(st.one_of(SCORES, st.just(0.0)), max_size=3)),
+    min_size=1,
+    max_size=6,
+).filter(lambda slides: any(lesions for _, lesions in slides))
+
+
+@settings(deadline=None)
+@given(SLIDES)
+def test_the_first_script_point_by_point(slides: list[tuple[list[float], list[float]]]) -> None:
+    """The algorithm of 20 January 2016 written out: thresholds ascending without the lowest, then the origin."""
+    false = [s for f, _ in slides for s in f]
+    true = [s for _, lesions in slides for s in lesions]
+    points = []
+    for threshold in sorted(set(false + true))[1:]:
+        points.append((sum(s >= threshold for s in false), sum(s >= threshold for s in true)))
+    points.append((0, 0))
+    rates = [f / len(slides) for f, _ in points][::-1]
+    sensitivity = [t / len(true) for _, t in points][::-1]
+    expected = float(np.mean(np.interp(RATES, rates, sensitivity)))
+    assert froc_2016([SlideHits(tuple(f), tuple(le)) for f, le in slides]) == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(SLIDES)
+def test_the_newer_script_point_by_point(slides: list[tuple[list[float], list[float]]]) -> None:
+    """Of the operating points the first, from the strictest on, that allows the false positives; else the last."""
+    false = [s for f, _ in slides for s in f]
+    true = [s for _, lesions in slides for s in lesions]
+    points = [
+        (sum(s >= t for s in false) / len(slides), sum(s >= t for s in true) / len(true))
+        for t in sorted(set(false + true) - {0.0}, reverse=True)
+    ]
+    at = [next((sens for rate, sens in points if rate >= wanted), points[-1][1] if points else 0.0) for wanted in RATES]
+    assert froc_stepped([SlideHits(tuple(f), tuple(le)) for f, le in slides]) == pytest.approx(float(np.mean(at)))

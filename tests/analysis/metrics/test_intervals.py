@@ -1,11 +1,13 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from scipy.stats import bootstrap as scipy_bootstrap
 
-from analysis.metrics.intervals import bootstrap, wilson
+from analysis.metrics.intervals import bootstrap, bootstrap_difference, wilson
 from analysis.metrics.roc import auc
 
 
@@ -50,3 +52,29 @@ def test_bootstrap_leaves_out_draws_without_both_classes() -> None:
 
 def test_bootstrap_of_no_units_is_not_a_number() -> None:
     assert all(math.isnan(v) for v in bootstrap([], lambda drawn: 1.0))
+
+
+def test_bootstrap_is_that_of_an_independent_implementation() -> None:
+    values = np.random.default_rng(5).normal(size=60)
+    ours = bootstrap(values.tolist(), lambda drawn: float(np.mean(drawn)), repeats=4000)
+    theirs = scipy_bootstrap((values,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
+    assert ours.low == pytest.approx(theirs.low, abs=0.03)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03)
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=80)  # slides differ much, the two models little
+    pairs = [(float(h), float(h + 0.1 + 0.01 * rng.normal())) for h in hard]
+    found = bootstrap_difference(
+        pairs, lambda d: float(np.mean([b for _, b in d])), lambda d: float(np.mean([a for a, _ in d])), repeats=400
+    )
+    alone = bootstrap(pairs, lambda d: float(np.mean([a for a, _ in d])), repeats=400)
+    assert found.value == pytest.approx(0.1, abs=0.01)
+    assert found.low > 0.09
+    assert found.high - found.low < 0.1 * (alone.high - alone.low)
+
+
+def test_a_difference_is_left_out_where_either_is_unknown() -> None:
+    found = bootstrap_difference([1.0, 2.0], lambda d: None, lambda d: 1.0, repeats=20)
+    assert all(math.isnan(v) for v in found)
