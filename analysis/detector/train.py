@@ -191,8 +191,8 @@ class Trainer:
 
     def keep_if_best(self, judged: dict[str, float | None]) -> None:
         known = [judged[name] for name in ("auc", "field_auc") if judged.get(name) is not None]
-        value = sum(v for v in known if v is not None) / len(known) if known else 0.0
-        if value > self.progress.best_auc:
+        value = sum(v for v in known if v is not None) / len(known) if known else -1.0
+        if value > self.progress.best_auc or not known:  # nothing to judge by: the last weights are as good as any
             self.progress.best_auc, self.progress.best_step = value, self.progress.step
             save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
 
