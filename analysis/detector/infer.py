@@ -21,12 +21,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from analysis.detector import drift, second_look
+from analysis.detector.assessment import judge
 from analysis.detector.block_store import Arrays, BlockStore
 from analysis.detector.boxes import decode_boxes, suppress
+from analysis.detector.calibration import calibrated
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.detection import Detection, LesionFinding, TissueSummary, detection_to_json
+from analysis.detector.focus import Focus, cell_sharpness, find_blur
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_lesions
-from analysis.detector.network.detector import to_input
+from analysis.detector.network.detector import NetworkOutput, to_input
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import CORE_PX, MAP_MPP, MARGIN_PX, Grid, Window, plan_windows
 from analysis.detector.weights import LoadedModel, load_model
@@ -44,15 +48,12 @@ __all__ = [
 ]
 
 PROFILES = ("standard", "fast")
-MOST_FAILED_COMPLETE = 0.001
-"""Above this share of unread tissue a result is `incomplete`."""
-MOST_FAILED_ASSESSED = 0.2
-"""Above this one no score is given at all."""
-MIN_TISSUE_MM2 = 0.05
 TISSUE_RIM_CELLS = 2
 """The map counts this far beyond the tissue mask; further out (glass, ink) it is zero."""
 SUSPICION_RIM_CELLS = 16
 WINDOWS_PER_BLOCK = 8
+_PARTS = ("p", "failed", "boxes", "sharpness", "features")
+"""What is kept of a window."""
 PROBABILITY_STEPS = 65535
 """The map is kept in 16 bits until lesions are measured; the published heatmap has 8."""
 
@@ -80,7 +81,20 @@ class _Maps:
     probability: NDArray[np.uint16]
     read: NDArray[np.bool_]
     failed: NDArray[np.bool_]
+    sharpness: NDArray[np.float16]
+    """Of the first pass over the slide (`focus.cell_sharpness`)."""
     boxes_um: list[NDArray[np.float32]] = field(default_factory=list)
+    features: list[NDArray[np.float32]] = field(default_factory=list)
+    """Of each window of the first pass (`drift.feature_sum`)."""
+
+
+@dataclass(frozen=True)
+class _Overview:
+    """The slide at MAP_MPP, on the grid."""
+
+    tissue: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+    rgb: NDArray[np.uint8]
 
 
 @dataclass
@@ -112,28 +126,37 @@ def detect(
     started, clock = time.monotonic(), _Clock()
     grid = Grid.of(width=source.width, height=source.height, mpp_x=source.mpp_x, mpp_y=source.mpp_y)
     on_progress("tissue", 0.0)
-    tissue, overview_failed, drift = _find_tissue(source, grid)
+    overview = _find_tissue(source, grid)
     clock.read += time.monotonic() - started
     maps = _Maps(
         probability=np.zeros((grid.rows, grid.cols), np.uint16),
         read=np.zeros((grid.rows, grid.cols), bool),
         failed=np.zeros((grid.rows, grid.cols), bool),
+        sharpness=np.zeros((grid.rows, grid.cols), np.float16),
     )
     run = _Run(
         source, model, grid, maps, clock, on_progress, should_stop, checkpoint_dir, profile, grid_shift_px, margin_px
     )
-    wanted = tissue | overview_failed
+    wanted = overview.tissue | overview.failed
     run.read_slide(wanted)
     maps.failed |= wanted & ~maps.read
-    near_tissue = binary_dilation(tissue, iterations=TISSUE_RIM_CELLS)
+    near_tissue = binary_dilation(overview.tissue, iterations=TISSUE_RIM_CELLS)
     p = np.where(near_tissue & ~maps.failed, maps.probability, 0).astype(np.float32) / np.float32(PROBABILITY_STEPS)
     measured = time.monotonic()
     on_progress("lesions", 0.0)
     lesions = _lesions_of(p, maps, grid, model)
     on_progress("lesions", 1.0)
-    now = time.monotonic()
-    seconds = {"read": clock.read, "network": clock.network, "lesions": now - measured, "total": now - started}
-    return _result(p, lesions, wanted, maps, grid, model, profile, seconds, drift)
+    seconds = {"read": clock.read, "network": clock.network, "lesions": time.monotonic() - measured}
+    if model.config.read.second_look:
+        looked = time.monotonic()
+        lesions = second_look.look_again(
+            source, model, lesions, on_progress=on_progress, before_each=run.stop_if_cancelled
+        )
+        seconds["second_look"] = time.monotonic() - looked
+    blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
+    found = _result(p, lesions, wanted, maps, overview, blur, grid, model, profile, seconds)
+    found.seconds["total"] = time.monotonic() - started
+    return calibrated(found, card=model.card, read=vars(model.config.read))
 
 
 class _Run:
@@ -165,6 +188,16 @@ class _Run:
         }
         self.store = BlockStore(checkpoint_dir, plan=plan)
 
+    @property
+    def first_mpp(self) -> float:
+        """The spacing at which all of the tissue is read."""
+        read = self.model.config.read
+        return read.mpp if self.profile == "standard" else read.scan_mpp
+
+    def stop_if_cancelled(self) -> None:
+        if self.should_stop():
+            raise DetectionCancelled("the run was cancelled")
+
     def read_slide(self, tissue: NDArray[np.bool_]) -> None:
         rules = self.model.config.read
         if self.profile == "standard":
@@ -189,11 +222,10 @@ class _Run:
         for i, (block, known) in enumerate(zip(blocks, stored, strict=True)):
             parts: Arrays = known if known is not None else {}
             for n, window in enumerate(block):
-                if self.should_stop():
-                    raise DetectionCancelled("the run was cancelled")
+                self.stop_if_cancelled()
                 if known is None:
                     parts |= {f"{n}.{key}": value for key, value in self._read_window(window).items()}
-                self._keep(window, {key: parts[f"{n}.{key}"] for key in ("p", "failed", "boxes")}, wanted)
+                self._keep(window, {key: parts[f"{n}.{key}"] for key in _PARTS}, wanted, first=not again)
                 done += 1
                 self.on_progress(stage, done / len(windows))
             if known is None:
@@ -212,7 +244,9 @@ class _Run:
         t1 = time.monotonic()
         self.clock.read += t1 - t0
         with torch.inference_mode():
-            out = self.model.network(to_input(pixels.rgb[None]))
+            network = self.model.network
+            pyramid, tumour, distance = network.trunk(to_input(pixels.rgb[None]))
+            out = NetworkOutput(tumour, distance, network.towers(pyramid), network.config.heads)
             p = torch.sigmoid(out.tumour_logit[0, 0]).numpy()
             boxes = decode_boxes(out)
         side = window.cells_per_side
@@ -223,6 +257,8 @@ class _Run:
             "p": np.rint(inner * PROBABILITY_STEPS).astype(np.uint16),
             "failed": failed,
             "boxes": self._owned_boxes(window, boxes),
+            "sharpness": self._core_of(window, cell_sharpness(pixels.rgb, round(side))).astype(np.float16),
+            "features": drift.feature_sum(pyramid[2][0].numpy()),
         }
 
     def _core_of(self, window: Window, cells: NDArray[Any]) -> NDArray[Any]:
@@ -239,7 +275,7 @@ class _Run:
         owned = (x >= window.col0) & (x < window.col1) & (y >= window.row0) & (y < window.row1)
         return in_um[owned]
 
-    def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_]) -> None:
+    def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool) -> None:
         core = np.s_[window.row0 : window.row1, window.col0 : window.col1]
         # only wanted cells: what else a window happens to show depends on where the grid lies
         mine = wanted[core]
@@ -247,6 +283,9 @@ class _Run:
         self.maps.failed[core] = np.where(mine, parts["failed"], self.maps.failed[core])
         self.maps.read[core] |= mine & ~parts["failed"]
         self.maps.boxes_um.append(parts["boxes"].astype(np.float32))
+        if first:
+            self.maps.sharpness[core] = np.where(mine, parts["sharpness"], 0)
+            self.maps.features.append(parts["features"])
 
     @staticmethod
     def _boxes_outside(boxes: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -264,16 +303,10 @@ def _cell_mean(values: NDArray[Any], side: float) -> NDArray[np.float32]:
     return out
 
 
-def _find_tissue(source: PixelSource, grid: Grid) -> tuple[NDArray[np.bool_], NDArray[np.bool_], dict[str, float]]:
-    """Tissue and unreadable cells of the grid, and the colour statistics of the tissue."""
+def _find_tissue(source: PixelSource, grid: Grid) -> _Overview:
     overview = source.thumbnail_at_mpp(MAP_MPP)
-    rgb, failed = _fit(overview.rgb, grid), _fit(overview.failed, grid)
-    tissue = tissue_mask(rgb, MAP_MPP) & ~failed
-    drift: dict[str, float] = {}
-    if tissue.any():
-        density = -np.log((rgb[tissue].astype(np.float32) + 1) / 256)
-        drift = {f"density_{c}": round(float(v), 4) for c, v in zip("rgb", density.mean(axis=0), strict=True)}
-    return tissue, failed.astype(bool), drift
+    rgb, failed = _fit(overview.rgb, grid), _fit(overview.failed, grid).astype(bool)
+    return _Overview(tissue_mask(rgb, MAP_MPP) & ~failed, failed, rgb)
 
 
 def _fit(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
@@ -296,16 +329,24 @@ def _result(
     lesions: tuple[LesionFinding, ...],
     wanted: NDArray[np.bool_],
     maps: _Maps,
+    overview: _Overview,
+    blur: Focus,
     grid: Grid,
     model: LoadedModel,
     profile: str,
     seconds: dict[str, float],
-    drift: dict[str, float],
 ) -> Detection:
     cells = int(wanted.sum())
     failed = float((maps.failed & wanted).sum() / cells) if cells else 0.0
     tissue = TissueSummary(mm2=round(cells * MAP_MPP**2 / 1e6, 4), analysed=1 - failed if cells else 0.0, failed=failed)
-    status, reason = judge(tissue)
+    share = float(overview.tissue.mean())
+    status, reason = judge(
+        tissue, blurred=blur.blurred_share, tissue_share=share, slide_mm2=overview.tissue.size * MAP_MPP**2 / 1e6
+    )
+    features = drift.mean_features(maps.features)
+    values, words = drift.drift_of(
+        drift.stain_statistics(overview.rgb[overview.tissue]), features, drift.reference_for(model.card, profile)
+    )
     return Detection(
         status=status,
         status_reason=reason,
@@ -319,19 +360,11 @@ def _result(
         heatmap_cell_px0=(grid.cell_x0, grid.cell_y0),
         seconds=seconds,
         model={"version": model.version, "sha256": model.sha256, "profile": profile},
-        drift=drift,
+        drift=values,
+        drift_words=words,
+        features=features,
+        quality={"blurred": round(blur.blurred_share, 4), "tissue_share": round(share, 4)},
     )
-
-
-def judge(tissue: TissueSummary) -> tuple[str, str]:
-    """Status and its reason in words."""
-    if tissue.mm2 < MIN_TISSUE_MM2:
-        return "cannot_assess", "No tissue was found on this slide, so there is nothing to judge."
-    if tissue.failed > MOST_FAILED_ASSESSED:
-        return "cannot_assess", f"{tissue.failed:.0%} of the tissue could not be read; the slide cannot be judged."
-    if tissue.failed > MOST_FAILED_COMPLETE:
-        return "incomplete", f"{tissue.failed:.1%} of the tissue could not be read and was not judged."
-    return "complete", ""
 
 
 def slide_score(p: NDArray[np.float32], lesions: Iterable[LesionFinding]) -> float:

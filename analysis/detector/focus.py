@@ -1,0 +1,91 @@
+"""What of the tissue is out of focus.
+
+The measure is the mean square of the 4-neighbour Laplacian of the green channel (Pech-Pacheco 2000), in blocks of
+64 um. Sharp lymph-node tissue gives 1,000 to 30,000 at 1 um/px; a blur of 1.5 um (sigma) leaves 30 to 210, one of 2 um
+15 to 66 (500 CAMELYON16 patches, `benchmarks/blur.py`). A block is out of focus below an absolute floor, or below a
+small part of what the slide's own sharpest tissue reaches, so that half a blurred slide is found beside a sharp half.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from analysis.detector.reading_plan import MAP_MPP
+
+BLOCK_CELLS = 8
+FLOOR = 120.0
+"""At 1 um/px. At another spacing the detail that is left scales the floor by SPACING_POWER."""
+SPACING_POWER = 2.3
+OWN_SHARE = 0.03
+"""Part of the slide's own 90th percentile below which a block is out of focus ..."""
+MOST_OVER_FLOOR = 3.0
+"""... but never above this many times the floor: the sharpest scanner does not make good tissue bad."""
+STAINED_GREEN = 205
+"""Only cells darker than this can be measured: glass, fat and pale stroma have no detail to lose."""
+LEAST_STAINED = 0.3
+FEWEST_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Focus:
+    """`blurred` (rows, cols) bool, on the map's cells; shares of the tissue that could be measured."""
+
+    blurred: NDArray[np.bool_]
+    blurred_share: float
+    measured_mm2: float
+
+
+def cell_sharpness(rgb: NDArray[np.uint8], cell_px: int) -> NDArray[np.float32]:
+    """(H, W, 3) -> (H // cell_px, W // cell_px): root mean square of the Laplacian, 0 to 1,020.
+
+    Every second row is enough. The outermost pixels have no Laplacian: the window's margin must hold them.
+    """
+    green = rgb[..., 1].astype(np.int16)
+    squares = np.zeros((green.shape[0] // 2, green.shape[1]), np.float32)
+    middle = green[2:-1:2, 1:-1]
+    sides = green[2:-1:2, :-2] + green[2:-1:2, 2:] + green[1:-2:2, 1:-1] + green[3::2, 1:-1]
+    edge = (4 * middle - sides).astype(np.float32)
+    squares[1 : 1 + len(edge), 1:-1] = edge * edge
+    rows, cols = green.shape[0] // cell_px, green.shape[1] // cell_px
+    half = cell_px // 2
+    cells = squares[: rows * half, : cols * cell_px].reshape(rows, half, cols, cell_px).mean(axis=(1, 3))
+    root: NDArray[np.float32] = np.sqrt(cells).astype(np.float32)
+    return root
+
+
+def floor_at(mpp: float) -> float:
+    """The lowest mean square of sharp tissue at this spacing."""
+    return FLOOR * mpp**SPACING_POWER
+
+
+def find_blur(
+    sharpness: NDArray[np.float32], read: NDArray[np.bool_], overview_rgb: NDArray[np.uint8], *, mpp: float
+) -> Focus:
+    """All (rows, cols) of the map: `cell_sharpness` at `mpp`, the tissue cells that were read, and the overview's colours."""
+    stained = read & (overview_rgb[..., 1] < STAINED_GREEN)
+    rows, cols = (math.ceil(n / BLOCK_CELLS) for n in read.shape)
+    counts = _block_sum(stained.astype(np.float32), rows, cols)
+    sums = _block_sum(np.where(stained, sharpness.astype(np.float32) ** 2, 0), rows, cols)
+    measured = counts >= LEAST_STAINED * BLOCK_CELLS**2
+    if measured.sum() < FEWEST_BLOCKS:
+        return Focus(np.zeros(read.shape, bool), 0.0, 0.0)
+    values = sums / np.maximum(counts, 1)
+    floor = floor_at(mpp)
+    own = OWN_SHARE * float(np.percentile(values[measured], 90))
+    limit = min(max(floor, own), MOST_OVER_FLOOR * floor)
+    out = measured & (values < limit)
+    # a pale block in the midst of blurred ones is blurred too, but only measured blocks are counted
+    share = float(counts[out].sum() / counts[measured].sum())
+    spread = binary_dilation(out, np.ones((3, 3))) & ~measured
+    blocks = (out | spread).repeat(BLOCK_CELLS, 0).repeat(BLOCK_CELLS, 1)[: read.shape[0], : read.shape[1]]
+    return Focus(blocks & read, share, float(counts[measured].sum()) * MAP_MPP**2 / 1e6)
+
+
+def _block_sum(values: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:
+    n = BLOCK_CELLS
+    padded = np.pad(values, ((0, rows * n - values.shape[0]), (0, cols * n - values.shape[1])))
+    total: NDArray[np.float32] = padded.reshape(rows, n, cols, n).sum(axis=(1, 3), dtype=np.float32)
+    return total
