@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, gaussian_laplace, label
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, label
 
 from analysis.detector.annotation_masks import MaskFile
 from analysis.detector.annotations import Annotation, paint, read_outlines
+from analysis.detector.focus import LEAST_STAINED, STAINED_GREEN, cell_sharpness, floor_at
 from analysis.detector.lesions import longest_diameter_um
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import MAP_MPP
@@ -46,9 +47,7 @@ SITES_PER_LESION = (4, 48)
 EDGE_SITES_PER_LESION = 8
 NORMAL_SITES = (24, 400)
 OPEN_SLIDES = 4
-_BLUR_BLOCK_PX = 32
-_SHARP_DETAIL = 3.0
-"""Mean absolute Laplacian (sigma 1 px, grey 0..255) of a block of tissue below which it is out of focus."""
+BLUR_BLOCK_PX = 64
 
 Site = tuple[int, int]
 """Centre of a field (x, y), level-0 px."""
@@ -173,19 +172,18 @@ class SlideReader:
         else:
             ignore = np.zeros_like(tumour)
         instance = label(tumour, structure=np.ones((3, 3)))[0].astype(np.int16)
-        return Field(pixels.rgb, instance, ignore | pixels.failed | out_of_focus(pixels.rgb))
+        return Field(pixels.rgb, instance, ignore | pixels.failed | out_of_focus(pixels.rgb, mpp=self.mpp))
 
 
-def out_of_focus(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Blocks of tissue without fine detail (n, n). Glass has none either, and is left as it is: it is normal for sure."""
-    grey = rgb.mean(axis=2, dtype=np.float32)
-    n = grey.shape[0] // _BLUR_BLOCK_PX * _BLUR_BLOCK_PX
-    blocks = (n // _BLUR_BLOCK_PX, _BLUR_BLOCK_PX, n // _BLUR_BLOCK_PX, _BLUR_BLOCK_PX)
-    detail = np.abs(gaussian_laplace(grey, 1.0))[:n, :n].reshape(blocks).mean(axis=(1, 3))
-    stained = (rgb[:n, :n].min(axis=2) < 205).reshape(blocks).mean(axis=(1, 3)) > 0.6
-    blurred = (stained & (detail < _SHARP_DETAIL)).repeat(_BLUR_BLOCK_PX, 0).repeat(_BLUR_BLOCK_PX, 1)
-    rest = grey.shape[0] - n
-    return np.pad(blurred, ((0, rest), (0, rest)), mode="edge")
+def out_of_focus(rgb: NDArray[np.uint8], *, mpp: float) -> NDArray[np.bool_]:
+    """Blocks of stained tissue without fine detail (n, n). Glass and fat have none to lose and stay as they are."""
+    n, block = rgb.shape[0], BLUR_BLOCK_PX
+    blocks = n // block
+    inner = blocks * block
+    stained = (rgb[:inner, :inner, 1] < STAINED_GREEN).reshape(blocks, block, blocks, block).mean(axis=(1, 3))
+    detail = cell_sharpness(rgb, block).astype(np.float64) ** 2
+    blurred = (stained > LEAST_STAINED) & (detail[:blocks, :blocks] < floor_at(mpp) * stained)
+    return np.pad(blurred.repeat(block, 0).repeat(block, 1), ((0, n - inner), (0, n - inner)), mode="edge")
 
 
 def _stamp(path: Path | None) -> list[int]:

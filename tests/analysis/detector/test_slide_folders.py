@@ -73,7 +73,11 @@ def test_camelyon17_takes_normal_from_the_stage_labels_alone_and_keeps_a_patient
     put(tmp_path / "training/lesion_annotations", *(f"patient_{p:03d}_node_0.xml" for p in range(12)))
     lines = ["patient,stage"]
     for p in range(12):
-        lines += [f"patient_{p:03d}.zip,pN1", f"patient_{p:03d}_node_0.tif,macro", f"patient_{p:03d}_node_1.tif,negative"]
+        lines += [
+            f"patient_{p:03d}.zip,pN1",
+            f"patient_{p:03d}_node_0.tif,macro",
+            f"patient_{p:03d}_node_1.tif,negative",
+        ]
         lines += [f"patient_{p:03d}_node_2.tif,micro"]
     (tmp_path / "training/stage_labels.csv").write_text("\n".join(lines))
     found = look(tmp_path)
@@ -81,7 +85,9 @@ def test_camelyon17_takes_normal_from_the_stage_labels_alone_and_keeps_a_patient
     assert sum(s.tumour for s in found.slides) == 12
     assert sum(not s.tumour for s in found.slides) == 12
     assert len(found.excluded) == 12  # metastases without outlines
-    divide(found, DataConfig(slides=(str(tmp_path),), test_fold=1, validation_percent=25), kept=tmp_path / "run/splits.csv")
+    divide(
+        found, DataConfig(slides=(str(tmp_path),), test_fold=1, validation_percent=25), kept=tmp_path / "run/splits.csv"
+    )
     splits = {slide.source: slide.split for slide in found.slides}
     assert len({(s.source, s.split) for s in found.slides}) == len(splits) == 12
     assert set(splits.values()) == {"train", "validation", "test"}
@@ -152,7 +158,10 @@ def classed(name: str) -> dict[str, object]:
 def test_geojson_with_holes_islands_and_excluded_parts(tmp_path: Path) -> None:
     path = geojson(
         tmp_path / "a.geojson",
-        {"geometry": {"type": "Polygon", "coordinates": [square(0, 800), square(200, 600)]}, "properties": classed("Tumor")},
+        {
+            "geometry": {"type": "Polygon", "coordinates": [square(0, 800), square(200, 600)]},
+            "properties": classed("Tumor"),
+        },
         {"geometry": {"type": "MultiPolygon", "coordinates": [[square(300, 500)]]}, "properties": {}},
         {"geometry": {"type": "Polygon", "coordinates": [square(0, 80)]}, "properties": classed("Exclusion")},
         {"geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": classed("anything")},
