@@ -1,0 +1,269 @@
+"""Many short trainings under one plan: `python -m analysis.detector.study [PLAN.toml] --out FOLDER [--only STUDY]`.
+
+A plan (configs/studies.toml) names studies: learning curves, training on one scanner, ablations. A study changes some
+keys of one base configuration, trains each variant with each seed for a fixed number of steps, takes the last averaged
+weights (no choice among checkpoints) and scores them once on the test fold. Each run leaves one JSON file in FOLDER;
+runs that are there are not done again, so a study that was killed goes on with the run it was at. `--report` prints the
+table of what is there and does not train.
+"""
+
+import argparse
+import json
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict
+from analysis.detector.infer import write_whole
+from analysis.detector.network.detector import Detector
+from analysis.detector.patch_file import PatchFileError, PatchSet, load_patches
+from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
+from analysis.detector.train import Trainer
+from analysis.detector.training.material import Material, load_material
+from analysis.detector.training.patch_scores import score_patches
+from analysis.detector.training.region_scores import judge_regions, test_regions
+from analysis.metrics.roc import auc, auc_interval, threshold_at_sensitivity
+
+DEFAULT_PLAN = Path(__file__).resolve().parent / "configs" / "studies.toml"
+LEVEL0_FILE = "camelyon16_patches_256_l0.npz"
+LEVEL0_MPP = 0.243
+SENSITIVITY = 0.9
+"""The hard negatives' false positive rate is read at the threshold that finds this share of the tumour patches."""
+
+
+@dataclass(frozen=True)
+class Run:
+    study: str
+    variant: str
+    seed: int
+    steps: int
+    config: DetectorConfig
+
+    @property
+    def name(self) -> str:
+        return f"{self.study}-{self.variant}-seed{self.seed}"
+
+
+def read_plan(path: Path) -> list[Run]:
+    """Every run of the plan, in the order written. Raises ConfigurationError for what is not a plan."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise ConfigurationError(f"cannot read the plan {path}: {problem.strerror}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise ConfigurationError(f"{path} is not TOML: {problem}") from problem
+    unknown = set(raw) - {"base", "study"}
+    if unknown or "study" not in raw:
+        raise ConfigurationError(f"{path}: a plan has the keys base and study, not {', '.join(sorted(raw))}")
+    return [run for name, study in raw["study"].items() for run in _runs(name, study, raw.get("base", {}))]
+
+
+def _runs(name: str, study: dict[str, Any], base: dict[str, Any]) -> Iterator[Run]:
+    unknown = set(study) - {"seeds", "steps", "set", "variant"}
+    if unknown or not study.get("variant"):
+        raise ConfigurationError(f"study.{name}: keys are seeds, steps, set and at least one variant")
+    for variant, given in study["variant"].items():
+        changes = {key: value for key, value in given.items() if key != "steps"}
+        steps = int(given.get("steps", study.get("steps", 300)))
+        for seed in study.get("seeds", [1]):
+            merged: dict[str, Any] = {}
+            for part in (base, study.get("set", {}), changes, {"train": {"seed": seed}}):
+                merged = _merged(merged, part)
+            yield Run(name, variant, int(seed), steps, config_from_dict(merged))
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(under)
+    for key, value in over.items():
+        out[key] = _merged(out.get(key, {}), value) if isinstance(value, dict) else value
+    return out
+
+
+def carry_out(run: Run, *, folder: Path, cache: Path | None = None) -> dict[str, Any]:
+    """Train and score one run; the result is also written to `folder`/NAME.json."""
+    torch.set_num_threads(max(1, run.config.train.threads))
+    started = time.process_time()
+    material = load_material(run.config, rng=np.random.default_rng(run.config.train.seed), cache=cache)
+    trainer = Trainer(run.config, material, folder)
+    trainer.total_steps = run.steps
+    for _ in range(run.steps):
+        trainer.step()
+    trained = time.process_time()
+    network = trainer.averaged()
+    result = {
+        "study": run.study,
+        "variant": run.variant,
+        "seed": run.seed,
+        "steps": run.steps,
+        "counts": material.counts(),
+        "cpu_seconds": {"training": round(trained - started, 1)},
+        **judge(network, run.config, material),
+        "config": run.config.to_json(),
+    }
+    result["cpu_seconds"]["scoring"] = round(time.process_time() - trained, 1)
+    write_whole(folder / f"{run.name}.json", (json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def judge(network: Detector, config: DetectorConfig, material: Material) -> dict[str, Any]:
+    """Figures on the test fold: patches at the spacing of the training and at `coarse_mpp`, other scanner, regions."""
+    data, mpp = config.data, config.train.mpp
+    test, hard = material.test, material.test_hard_negative
+    scores = score_patches(network, test.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
+    hard_scores = score_patches(network, hard.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
+    found: dict[str, Any] = {"mpp": mpp, "test": _figures(test, scores), "hard_negatives": {"n": len(hard)}}
+    threshold = threshold_at_sensitivity(test.label == 1, scores, SENSITIVITY)
+    if threshold is not None and len(hard):
+        found["hard_negatives"]["false_positive_rate"] = round(float((hard_scores >= threshold).mean()), 4)
+    if config.train.coarse_share > 0 and config.train.coarse_mpp != mpp:
+        coarse = score_patches(network, test.rgb, patch_mpp=data.patch_mpp, mpp=config.train.coarse_mpp)
+        found["test_coarse"] = {"mpp": config.train.coarse_mpp, **_figures(test, coarse)}
+    folder = reference_data_folder(data.folder)
+    if data.train_stain:
+        found["other_scanner"] = _other_scanner(network, config, folder)
+    if mpp == 1.0 and (folder / LEVEL0_FILE).is_file():
+        found["level0_patches"] = level0(network, folder / LEVEL0_FILE)
+    if config.train.regions_every:
+        found["composed_regions"] = judge_regions(network, test_regions(config, test, hard))
+    return found
+
+
+def _figures(patches: PatchSet, scores: Any) -> dict[str, Any]:
+    truth = patches.label == 1
+    interval = auc_interval(truth, scores)
+    return {
+        "n": len(patches),
+        "positive": int(truth.sum()),
+        "auc": None if interval is None else round(interval.value, 5),
+        "auc_interval": None if interval is None else [round(interval.low, 5), round(interval.high, 5)],
+    }
+
+
+def _other_scanner(network: Detector, config: DetectorConfig, folder: Path) -> dict[str, Any]:
+    """All labelled patches of the scanners that were not trained on, of every fold."""
+    data = config.data
+    parts = [load_patches(folder / name) for name in data.patches]
+    parts = [p.where((p.stain != data.train_stain) & (p.label >= 0)) for p in parts]
+    other = max(parts, key=len)
+    return _figures(other, score_patches(network, other.rgb, patch_mpp=data.patch_mpp, mpp=config.train.mpp))
+
+
+def level0(network: Detector, file: Path) -> dict[str, Any]:
+    """CAMELYON16 patches cut at level 0, read at 1 um/px, for each slide. None of them is trained on."""
+    patches = load_patches(file)
+    with np.load(file, allow_pickle=False) as stored:
+        slides = stored["slide"].astype(str)
+    scores = score_patches(network, patches.rgb, patch_mpp=LEVEL0_MPP, mpp=1.0)
+    truth = patches.label == 1
+    by_slide = {s: auc(truth[slides == s], scores[slides == s]) for s in np.unique(slides)}
+    return {
+        **_figures(patches, scores),
+        "auc_by_slide": {s: None if v is None else round(v, 5) for s, v in by_slide.items()},
+    }
+
+
+# -- the report ----------------------------------------------------------------------------------------------------------
+
+
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """Results in `folder`, those of one study and variant side by side."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json"))]
+
+
+def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each study and variant: mean, lowest and highest over the seeds of each figure that was measured."""
+    rows = []
+    for study, variant in sorted({(r["study"], r["variant"]) for r in results}):
+        mine = [r for r in results if (r["study"], r["variant"]) == (study, variant)]
+        row: dict[str, Any] = {"study": study, "variant": variant, "seeds": len(mine), "steps": mine[0]["steps"]}
+        for name, path in _FIGURES.items():
+            values = [v for v in (_at(r, path) for r in mine) if v is not None]
+            if values:
+                row[name] = {"mean": round(float(np.mean(values)), 4), "low": min(values), "high": max(values)}
+        rows.append(row)
+    return rows
+
+
+_FIGURES = {
+    "auc": ("test", "auc"),
+    "auc_2um": ("test_coarse", "auc"),
+    "other_scanner": ("other_scanner", "auc"),
+    "hard_fpr": ("hard_negatives", "false_positive_rate"),
+    "level0": ("level0_patches", "auc"),
+    "dice": ("composed_regions", "dice"),
+    "box_iou": ("composed_regions", "box_iou"),
+    "cpu_s": ("cpu_seconds", "training"),
+}
+
+
+def _at(result: dict[str, Any], path: tuple[str, ...]) -> float | None:
+    value: Any = result
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else float(value)
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Markdown; a figure is its mean over the seeds with the lowest and highest beside it."""
+    names = [n for n in _FIGURES if any(n in row for row in rows)]
+    lines = ["| study | variant | seeds | steps | " + " | ".join(n.replace("_", " ") for n in names) + " |"]
+    lines.append("|---" * (4 + len(names)) + "|")
+    for row in rows:
+        cells = [_cell(row.get(n)) for n in names]
+        lines.append(
+            f"| {row['study']} | {row['variant']} | {row['seeds']} | {row['steps']} | " + " | ".join(cells) + " |"
+        )
+    return lines
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    if figure["low"] == figure["high"]:
+        return f"{figure['mean']:.4g}"
+    return f"{figure['mean']:.4g} ({figure['low']:.4g} to {figure['high']:.4g})"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m analysis.detector.study", description="Run a plan of trainings.")
+    parser.add_argument("plan", type=Path, nargs="?", default=DEFAULT_PLAN, metavar="PLAN.toml")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="one JSON file for each finished run")
+    parser.add_argument("--only", action="append", metavar="STUDY", help="only this study (may be given again)")
+    parser.add_argument("--report", action="store_true", help="print the table of what is there, train nothing")
+    options = parser.parse_args(arguments)
+    try:
+        runs = read_plan(options.plan)
+        known = list(dict.fromkeys(run.study for run in runs))
+        for name in options.only or ():
+            if name not in known:
+                raise ConfigurationError(f"there is no study {name!r} in the plan; there are {', '.join(known)}")
+        options.out.mkdir(parents=True, exist_ok=True)
+        if not options.report:
+            _carry_out_all([r for r in runs if not options.only or r.study in options.only], options.out)
+    except (ConfigurationError, ReferenceDataMissing, PatchFileError, ModuleNotFoundError, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with the run it was at", file=sys.stderr)
+        return 130
+    print("\n".join(table(summary(collect(options.out)))))
+    return 0
+
+
+def _carry_out_all(runs: list[Run], folder: Path) -> None:
+    for number, run in enumerate(runs, start=1):
+        if (folder / f"{run.name}.json").exists():
+            continue
+        print(f"{number}/{len(runs)} {run.name}, {run.steps} steps", file=sys.stderr, flush=True)
+        carry_out(run, folder=folder, cache=folder / "tissue")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

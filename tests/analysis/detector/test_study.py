@@ -1,0 +1,110 @@
+"""Plans of many short trainings: what they ask for, what they leave behind, how they go on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.detector.configuration import ConfigurationError
+from analysis.detector.network.detector import Detector
+from analysis.detector.study import DEFAULT_PLAN, carry_out, collect, main, read_plan, summary, table
+from analysis.detector.training.region_scores import judge_regions
+from analysis.detector.training.regions import Region
+
+PLAN = """
+[base.train]
+pretrained = false
+patch_batch = 2
+regions_every = 0
+coarse_share = 0.0
+[base.data]
+fraction = 0.01
+folder = "{folder}"
+[study.tiny]
+seeds = [3, 4]
+steps = 2
+variant.plain.network.attention = "none"
+variant.long.steps = 3
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path, reference_data: Path) -> Path:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.format(folder=reference_data))
+    return path
+
+
+def test_a_plan_gives_each_variant_with_each_seed(plan: Path) -> None:
+    runs = read_plan(plan)
+    assert [(r.variant, r.seed, r.steps) for r in runs] == [
+        ("plain", 3, 2),
+        ("plain", 4, 2),
+        ("long", 3, 3),
+        ("long", 4, 3),
+    ]
+    assert runs[0].config.network.attention == "none"
+    assert runs[2].config.network.attention == "both"
+    assert {r.config.train.seed for r in runs} == {3, 4}
+
+
+def test_the_shipped_plan_names_no_unknown_key_and_no_run_twice() -> None:
+    names = [run.name for run in read_plan(DEFAULT_PLAN)]
+    assert len(names) == len(set(names)) > 30
+
+
+@pytest.mark.parametrize("text", ["[study.x]\nvariant.a.train.epoch = 3", "[studies.x]", "[study.x]\nseeds = [1]", "="])
+def test_a_wrong_plan_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "plan.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError):
+        read_plan(path)
+
+
+def test_a_run_leaves_its_figures_and_is_not_done_again(
+    plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "results"
+    out.mkdir()
+    run = read_plan(plan)[0]
+    result = carry_out(run, folder=out)
+    assert result["test"]["n"] == 536
+    assert 0 <= result["test"]["auc"] <= 1
+    assert result["counts"]["train_tumour"] < 12
+    stored = out / f"{run.name}.json"
+    assert json.loads(stored.read_text()) == result
+    stored.write_text(json.dumps({**result, "test": {**result["test"], "auc": 0.25}}))
+    for other in read_plan(plan)[1:]:
+        (out / f"{other.name}.json").write_text(json.dumps({**result, "variant": other.variant, "seed": other.seed}))
+    assert main([str(plan), "--out", str(out)]) == 0
+    assert json.loads(stored.read_text())["test"]["auc"] == 0.25
+    assert "tiny | plain | 2" in capsys.readouterr().out
+
+
+def test_a_summary_gives_mean_and_range_over_the_seeds(tmp_path: Path) -> None:
+    for seed, value in ((1, 0.9), (2, 0.8), (3, 0.85)):
+        content = {"study": "s", "variant": "v", "seed": seed, "steps": 5, "test": {"auc": value}}
+        (tmp_path / f"s-v-seed{seed}.json").write_text(json.dumps(content))
+    rows = summary(collect(tmp_path))
+    assert rows == [
+        {"study": "s", "variant": "v", "seeds": 3, "steps": 5, "auc": {"mean": 0.85, "low": 0.8, "high": 0.9}}
+    ]
+    assert table(rows)[-1] == "| s | v | 3 | 5 | 0.85 (0.8 to 0.9) |"
+
+
+def test_regions_without_a_found_lesion_have_no_overlap(plan: Path) -> None:
+    network = Detector(read_plan(plan)[0].config.network).eval()
+    instance = np.zeros((128, 128), np.int16)
+    instance[40:80, 40:80] = 1
+    instance[100:128, 100:128] = 2  # touches the edge: no whole box
+    region = Region(rgb=np.full((128, 128, 3), 200, np.uint8), instance=instance, ignore=np.zeros((128, 128), bool))
+    found = judge_regions(network, [region])
+    assert found["lesions"] == 1
+    assert 0 <= found["box_iou"] < 0.5
+    assert found["dice"] is not None
+
+
+def test_an_unknown_study_is_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(plan), "--out", str(tmp_path / "o"), "--only", "nothing"]) == 2
+    assert "tiny" in capsys.readouterr().err
