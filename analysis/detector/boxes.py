@@ -1,26 +1,28 @@
 """Boxes of the box tower: decoding and non-maximum suppression, in numpy."""
 
+from collections.abc import Iterable
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from analysis.detector.network.detector import NetworkOutput
-
 MIN_SCORE = 0.05
-MOST_PER_WINDOW = 200
+MOST_PER_WINDOW = 4000
+"""Before suppression; only a network that sees boxes everywhere reaches it."""
+
+Level = tuple[int, NDArray[np.float32], NDArray[np.float32]]
+"""stride, score (h, w), box (4, h, w): distances left, top, right, bottom from the cell's centre in input px."""
 
 
-def decode_boxes(out: NetworkOutput) -> NDArray[np.float32]:
-    """The boxes of the first image of a batch: (n, 5) left, top, right, bottom in input px, score = sqrt(p quality)."""
+def decode_boxes(levels: Iterable[Level]) -> NDArray[np.float32]:
+    """The boxes of one window: (n, 5) left, top, right, bottom in input px, score; strongest first."""
     found = [np.zeros((0, 5), np.float32)]
-    for level in out.levels:
-        score = torch.sqrt(torch.sigmoid(level.class_logit[0, 0]) * torch.sigmoid(level.quality_logit[0, 0])).numpy()
+    for stride, score, box in levels:
         rows, cols = np.nonzero(score > MIN_SCORE)
-        x, y = (cols + 0.5) * level.stride, (rows + 0.5) * level.stride
-        left, top, right, bottom = level.box[0].numpy()[:, rows, cols]
+        x, y = (cols + 0.5) * stride, (rows + 0.5) * stride
+        left, top, right, bottom = box[:, rows, cols]
         found.append(np.stack([x - left, y - top, x + right, y + bottom, score[rows, cols]], axis=1).astype(np.float32))
     boxes = np.concatenate(found)
-    return boxes[np.argsort(-boxes[:, 4], kind="stable")[:MOST_PER_WINDOW]]
+    return boxes[np.argsort(-boxes[:, 4], kind="stable")]
 
 
 def suppress(boxes: NDArray[np.float32], *, iou: float = 0.5) -> NDArray[np.float32]:

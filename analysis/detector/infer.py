@@ -11,28 +11,26 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from analysis.detector import drift, second_look
 from analysis.detector.assessment import judge
-from analysis.detector.block_store import Arrays, BlockStore
-from analysis.detector.boxes import decode_boxes, suppress
 from analysis.detector.calibration import calibrated
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.detection import Detection, LesionFinding, TissueSummary, detection_to_json
-from analysis.detector.focus import Focus, cell_sharpness, find_blur
+from analysis.detector.engine import ENGINES, Engine, EngineUnavailable, open_engine
+from analysis.detector.focus import Focus, find_blur
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_lesions
-from analysis.detector.network.detector import NetworkOutput, to_input
-from analysis.detector.pixel_source import PixelSource, Wanted
-from analysis.detector.reading_plan import CORE_PX, MAP_MPP, MARGIN_PX, Grid, Window, plan_windows
+from analysis.detector.pixel_source import PixelSource
+from analysis.detector.reading import PROBABILITY_STEPS, PROFILES, DetectionCancelled, Maps, SlideReading, all_boxes
+from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, Grid
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
 from slides.wsi.tissue import tissue_mask
@@ -47,19 +45,8 @@ __all__ = [
     "detection_to_json",
 ]
 
-PROFILES = ("standard", "fast")
 TISSUE_RIM_CELLS = 2
 """The map counts this far beyond the tissue mask; further out (glass, ink) it is zero."""
-SUSPICION_RIM_CELLS = 16
-WINDOWS_PER_BLOCK = 8
-_PARTS = ("p", "failed", "boxes", "sharpness", "features")
-"""What is kept of a window."""
-PROBABILITY_STEPS = 65535
-"""The map is kept in 16 bits until lesions are measured; the published heatmap has 8."""
-
-
-class DetectionCancelled(Exception):
-    """`should_stop` said so; finished blocks stay in the checkpoint folder."""
 
 
 class ScaleUnknown(ValueError):
@@ -74,20 +61,6 @@ def _never() -> bool:
     return False
 
 
-@dataclass
-class _Maps:
-    """What a run has found so far, on the grid of the slide."""
-
-    probability: NDArray[np.uint16]
-    read: NDArray[np.bool_]
-    failed: NDArray[np.bool_]
-    sharpness: NDArray[np.float16]
-    """Of the first pass over the slide (`focus.cell_sharpness`)."""
-    boxes_um: list[NDArray[np.float32]] = field(default_factory=list)
-    features: list[NDArray[np.float32]] = field(default_factory=list)
-    """Of each window of the first pass (`drift.feature_sum`)."""
-
-
 @dataclass(frozen=True)
 class _Overview:
     """The slide at MAP_MPP, on the grid."""
@@ -95,12 +68,6 @@ class _Overview:
     tissue: NDArray[np.bool_]
     failed: NDArray[np.bool_]
     rgb: NDArray[np.uint8]
-
-
-@dataclass
-class _Clock:
-    read: float = 0.0
-    network: float = 0.0
 
 
 def detect(
@@ -111,34 +78,43 @@ def detect(
     on_progress: Callable[[str, float], None] = _no_progress,
     should_stop: Callable[[], bool] = _never,
     checkpoint_dir: Path | None = None,
+    engine: Engine | None = None,
     grid_shift_px: int = 0,
-    margin_px: int = MARGIN_PX,
+    margin_px: int = 0,
+    largest_window_px: int = LARGEST_WINDOW_PX,
 ) -> Detection:
     """Raises ScaleUnknown, DetectionCancelled, ValueError for an unknown profile, and what the source raises when it dies.
 
     With `checkpoint_dir` finished blocks are kept there; the same call after a kill goes on and gives the same result.
-    `grid_shift_px` moves the grid of tiles (multiples of 64); the result does not depend on it.
+    `engine` is what runs the network (by default the fastest at hand, one worker for each core). The result does not
+    depend on how the tissue is cut into windows: `grid_shift_px` (a multiple of 64) moves the cuts, `margin_px` (a
+    multiple of 32; 0: as the model says) and `largest_window_px` set the windows' size.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     if not source.mpp_x or not source.mpp_y:
         raise ScaleUnknown("the scale of this slide (um per pixel) is not known; enter it first, it is never guessed")
-    started, clock = time.monotonic(), _Clock()
+    started = time.monotonic()
     grid = Grid.of(width=source.width, height=source.height, mpp_x=source.mpp_x, mpp_y=source.mpp_y)
     on_progress("tissue", 0.0)
     overview = _find_tissue(source, grid)
-    clock.read += time.monotonic() - started
-    maps = _Maps(
-        probability=np.zeros((grid.rows, grid.cols), np.uint16),
-        read=np.zeros((grid.rows, grid.cols), bool),
-        failed=np.zeros((grid.rows, grid.cols), bool),
-        sharpness=np.zeros((grid.rows, grid.cols), np.float16),
-    )
-    run = _Run(
-        source, model, grid, maps, clock, on_progress, should_stop, checkpoint_dir, profile, grid_shift_px, margin_px
+    tissue_seconds = time.monotonic() - started
+    maps = Maps.empty(grid)
+    run = SlideReading(
+        source,
+        model,
+        engine or open_engine(model),
+        maps,
+        profile=profile,
+        on_progress=on_progress,
+        should_stop=should_stop,
+        checkpoint_dir=checkpoint_dir,
+        shift_px=grid_shift_px,
+        margin_px=margin_px,
+        largest_window_px=largest_window_px,
     )
     wanted = overview.tissue | overview.failed
-    run.read_slide(wanted)
+    run.read_tissue(wanted)
     maps.failed |= wanted & ~maps.read
     near_tissue = binary_dilation(overview.tissue, iterations=TISSUE_RIM_CELLS)
     p = np.where(near_tissue & ~maps.failed, maps.probability, 0).astype(np.float32) / np.float32(PROBABILITY_STEPS)
@@ -146,7 +122,8 @@ def detect(
     on_progress("lesions", 0.0)
     lesions = _lesions_of(p, maps, grid, model)
     on_progress("lesions", 1.0)
-    seconds = {"read": clock.read, "network": clock.network, "lesions": time.monotonic() - measured}
+    seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
+    seconds["lesions"] = time.monotonic() - measured
     if model.config.read.second_look:
         looked = time.monotonic()
         lesions = second_look.look_again(
@@ -154,153 +131,9 @@ def detect(
         )
         seconds["second_look"] = time.monotonic() - looked
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
-    found = _result(p, lesions, wanted, maps, overview, blur, grid, model, profile, seconds)
+    found = _result(p, lesions, wanted, maps, overview, blur, grid, model, run, seconds)
     found.seconds["total"] = time.monotonic() - started
     return calibrated(found, card=model.card, read=vars(model.config.read))
-
-
-class _Run:
-    """Reading one slide window by window."""
-
-    def __init__(
-        self,
-        source: PixelSource,
-        model: LoadedModel,
-        grid: Grid,
-        maps: _Maps,
-        clock: _Clock,
-        on_progress: Callable[[str, float], None],
-        should_stop: Callable[[], bool],
-        checkpoint_dir: Path | None,
-        profile: str,
-        shift_px: int,
-        margin_px: int,
-    ) -> None:
-        self.source, self.model, self.grid, self.maps, self.clock = source, model, grid, maps, clock
-        self.on_progress, self.should_stop = on_progress, should_stop
-        self.profile, self.shift_px, self.margin_px = profile, shift_px, margin_px
-        plan = {
-            "model": model.sha256,
-            "profile": profile,
-            "slide": [source.width, source.height, source.mpp_x, source.mpp_y],
-            "quickhash": str(getattr(source.properties, "quickhash", "")) if hasattr(source, "properties") else "",
-            "windows": [CORE_PX, margin_px, shift_px, WINDOWS_PER_BLOCK],
-        }
-        self.store = BlockStore(checkpoint_dir, plan=plan)
-
-    @property
-    def first_mpp(self) -> float:
-        """The spacing at which all of the tissue is read."""
-        read = self.model.config.read
-        return read.mpp if self.profile == "standard" else read.scan_mpp
-
-    def stop_if_cancelled(self) -> None:
-        if self.should_stop():
-            raise DetectionCancelled("the run was cancelled")
-
-    def read_slide(self, tissue: NDArray[np.bool_]) -> None:
-        rules = self.model.config.read
-        if self.profile == "standard":
-            self._pass("reading", tissue, mpp=rules.mpp)
-            return
-        self._pass("scanning", tissue, mpp=rules.scan_mpp)
-        suspicious = self.maps.probability >= rules.suspicious_probability * PROBABILITY_STEPS
-        close = binary_dilation(suspicious & tissue, structure=np.ones((3, 3)), iterations=SUSPICION_RIM_CELLS) & tissue
-        self._pass("reading", close, mpp=rules.mpp, again=True)
-
-    def _pass(self, stage: str, wanted: NDArray[np.bool_], *, mpp: float, again: bool = False) -> None:
-        """Windows over `wanted`; a second pass (`again`) overwrites what the first one said of these cells."""
-        core = CORE_PX if mpp == self.model.config.read.mpp else CORE_PX * 2 // 3
-        windows = plan_windows(wanted, mpp=mpp, shift_px=self.shift_px, margin_px=self.margin_px, core_px=core)
-        blocks = [windows[i : i + WINDOWS_PER_BLOCK] for i in range(0, len(windows), WINDOWS_PER_BLOCK)]
-        if again and blocks:
-            self.maps.boxes_um = [self._boxes_outside(boxes, wanted) for boxes in self.maps.boxes_um]
-        stored = [self.store.get(f"{stage}-{i:05d}") for i in range(len(blocks))]
-        missing = [w for block, known in zip(blocks, stored, strict=True) if known is None for w in block]
-        self.source.prefetch(self._wanted_pixels(w) for w in missing)
-        done = 0
-        for i, (block, known) in enumerate(zip(blocks, stored, strict=True)):
-            parts: Arrays = known if known is not None else {}
-            for n, window in enumerate(block):
-                self.stop_if_cancelled()
-                if known is None:
-                    parts |= {f"{n}.{key}": value for key, value in self._read_window(window).items()}
-                self._keep(window, {key: parts[f"{n}.{key}"] for key in _PARTS}, wanted, first=not again)
-                done += 1
-                self.on_progress(stage, done / len(windows))
-            if known is None:
-                self.store.put(f"{stage}-{i:05d}", parts)
-
-    def _wanted_pixels(self, window: Window) -> Wanted:
-        assert self.source.mpp_x
-        assert self.source.mpp_y
-        x0, y0 = window.left_px * window.mpp / self.source.mpp_x, window.top_px * window.mpp / self.source.mpp_y
-        return x0, y0, window.width_px, window.height_px, window.mpp
-
-    def _read_window(self, window: Window) -> Arrays:
-        """p (rows, cols) 16 bit and failed (rows, cols) of the core's cells; boxes (n, 5) in um whose centre it owns."""
-        t0 = time.monotonic()
-        pixels = self.source.read_at_mpp(*self._wanted_pixels(window))
-        t1 = time.monotonic()
-        self.clock.read += t1 - t0
-        with torch.inference_mode():
-            network = self.model.network
-            pyramid, tumour, distance = network.trunk(to_input(pixels.rgb[None]))
-            out = NetworkOutput(tumour, distance, network.towers(pyramid), network.config.heads)
-            p = torch.sigmoid(out.tumour_logit[0, 0]).numpy()
-            boxes = decode_boxes(out)
-        side = window.cells_per_side
-        inner = self._core_of(window, _cell_mean(p, side / 4))
-        failed = self._core_of(window, _cell_mean(pixels.failed, side) > 0)
-        self.clock.network += time.monotonic() - t1
-        return {
-            "p": np.rint(inner * PROBABILITY_STEPS).astype(np.uint16),
-            "failed": failed,
-            "boxes": self._owned_boxes(window, boxes),
-            "sharpness": self._core_of(window, cell_sharpness(pixels.rgb, round(side))).astype(np.float16),
-            "features": drift.feature_sum(pyramid[2][0].numpy()),
-        }
-
-    def _core_of(self, window: Window, cells: NDArray[Any]) -> NDArray[Any]:
-        side = window.cells_per_side
-        row = window.row0 - round(window.top_px / side)
-        col = window.col0 - round(window.left_px / side)
-        return cells[row : row + window.row1 - window.row0, col : col + window.col1 - window.col0]
-
-    def _owned_boxes(self, window: Window, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        offset = np.array([window.left_px, window.top_px] * 2, np.float32)
-        in_um = boxes.copy()
-        in_um[:, :4] = (boxes[:, :4] + offset) * window.mpp
-        x, y = (in_um[:, 0] + in_um[:, 2]) / 2 / MAP_MPP, (in_um[:, 1] + in_um[:, 3]) / 2 / MAP_MPP
-        owned = (x >= window.col0) & (x < window.col1) & (y >= window.row0) & (y < window.row1)
-        return in_um[owned]
-
-    def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool) -> None:
-        core = np.s_[window.row0 : window.row1, window.col0 : window.col1]
-        # only wanted cells: what else a window happens to show depends on where the grid lies
-        mine = wanted[core]
-        self.maps.probability[core] = np.where(mine, parts["p"], self.maps.probability[core])
-        self.maps.failed[core] = np.where(mine, parts["failed"], self.maps.failed[core])
-        self.maps.read[core] |= mine & ~parts["failed"]
-        self.maps.boxes_um.append(parts["boxes"].astype(np.float32))
-        if first:
-            self.maps.sharpness[core] = np.where(mine, parts["sharpness"], 0)
-            self.maps.features.append(parts["features"])
-
-    @staticmethod
-    def _boxes_outside(boxes: NDArray[np.float32], wanted: NDArray[np.bool_]) -> NDArray[np.float32]:
-        cols = ((boxes[:, 0] + boxes[:, 2]) / 2 / MAP_MPP).astype(int).clip(0, wanted.shape[1] - 1)
-        rows = ((boxes[:, 1] + boxes[:, 3]) / 2 / MAP_MPP).astype(int).clip(0, wanted.shape[0] - 1)
-        outside: NDArray[np.float32] = boxes[~wanted[rows, cols]]
-        return outside
-
-
-def _cell_mean(values: NDArray[Any], side: float) -> NDArray[np.float32]:
-    """Means over squares of `side` (a whole number) cells."""
-    n = round(side)
-    h, w = values.shape[0] // n, values.shape[1] // n
-    out: NDArray[np.float32] = values[: h * n, : w * n].astype(np.float32).reshape(h, n, w, n).mean(axis=(1, 3))
-    return out
 
 
 def _find_tissue(source: PixelSource, grid: Grid) -> _Overview:
@@ -316,8 +149,8 @@ def _fit(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
     return np.pad(cut, missing, mode="edge")
 
 
-def _lesions_of(p: NDArray[np.float32], maps: _Maps, grid: Grid, model: LoadedModel) -> tuple[LesionFinding, ...]:
-    boxes = suppress(np.concatenate([np.zeros((0, 5), np.float32), *maps.boxes_um]))
+def _lesions_of(p: NDArray[np.float32], maps: Maps, grid: Grid, model: LoadedModel) -> tuple[LesionFinding, ...]:
+    boxes = all_boxes(maps.boxes_um)
     read = model.config.read
     return find_lesions(
         p, grid=grid, rules=LesionRules(seed=read.seed_probability, grow=read.grow_probability), boxes_um=boxes
@@ -328,12 +161,12 @@ def _result(
     p: NDArray[np.float32],
     lesions: tuple[LesionFinding, ...],
     wanted: NDArray[np.bool_],
-    maps: _Maps,
+    maps: Maps,
     overview: _Overview,
     blur: Focus,
     grid: Grid,
     model: LoadedModel,
-    profile: str,
+    run: SlideReading,
     seconds: dict[str, float],
 ) -> Detection:
     cells = int(wanted.sum())
@@ -345,7 +178,7 @@ def _result(
     )
     features = drift.mean_features(maps.features)
     values, words = drift.drift_of(
-        drift.stain_statistics(overview.rgb[overview.tissue]), features, drift.reference_for(model.card, profile)
+        drift.stain_statistics(overview.rgb[overview.tissue]), features, drift.reference_for(model.card, run.profile)
     )
     return Detection(
         status=status,
@@ -359,7 +192,12 @@ def _result(
         heatmap_y0=0.0,
         heatmap_cell_px0=(grid.cell_x0, grid.cell_y0),
         seconds=seconds,
-        model={"version": model.version, "sha256": model.sha256, "profile": profile},
+        model={
+            "version": model.version,
+            "sha256": model.sha256,
+            "profile": run.profile,
+            "engine": run.engine.name,
+        },
         drift=values,
         drift_words=words,
         features=features,
@@ -402,11 +240,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.slide.is_file():
         print(f"error: there is no slide at {options.slide}", file=sys.stderr)
         return 2
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
         detection, shape = _detect_file(options)
-    except (ModelRefused, ScaleUnknown, SlideRefused, WsiError) as problem:
+    except (ModelRefused, EngineUnavailable, ScaleUnknown, SlideRefused, WsiError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -442,7 +278,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FOLDER", help="keep finished blocks here and go on from them"
     )
-    parser.add_argument("--threads", type=int, default=0, help="threads of the network (default: all cores)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="windows computed at once, each by one thread (default: one for each core)",
+    )
+    parser.add_argument(
+        "--engine", choices=ENGINES, default="auto", help="what runs the network (default: the fastest installed)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
 
@@ -451,10 +295,18 @@ def _detect_file(options: argparse.Namespace) -> tuple[Detection, tuple[int, int
     from slides.wsi.sandbox import open_pixels  # starts a child process: only when there is a slide to read
 
     model = load_model(options.model or default_model_folder())
+    engine = open_engine(model, options.engine, workers=options.threads)
     override = (options.mpp, options.mpp) if options.mpp else None
     with open_pixels(options.slide, mpp_override=override) as source:
         report = _no_progress if options.quiet else _show_progress
-        found = detect(source, model, profile=options.profile, on_progress=report, checkpoint_dir=options.checkpoint)
+        found = detect(
+            source,
+            model,
+            profile=options.profile,
+            on_progress=report,
+            checkpoint_dir=options.checkpoint,
+            engine=engine,
+        )
         assert source.mpp_x
         assert source.mpp_y
         return found, (source.width, source.height, (source.mpp_x, source.mpp_y))

@@ -1,11 +1,13 @@
 """Which windows of a slide are read, and which cells of the whole-slide map each of them owns.
 
-The map has cells of MAP_MPP micrometres, with its origin at the slide's own. Core squares lie on a fixed grid and
-share no cell; a window is the part of a core that holds tissue, rounded outwards to the network's stride, with a
-margin on all sides whose output is thrown away.
+The map has cells of MAP_MPP micrometres, with its origin at the slide's own. The tissue is cut into rectangles that
+share no cell (cores); a window is a core rounded outwards to the network's stride, with a margin on all sides whose
+output is thrown away. What a read costs is its pixels, margin included, so the cuts are chosen to need few pixels:
+first where glass lies between, then so that cores become large and fit the outline.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +15,16 @@ from numpy.typing import NDArray
 
 MAP_MPP = 8.0
 WINDOW_ALIGN_PX = 64
-"""The coarsest stride: windows that differ by multiples of it see the same cells."""
-CORE_PX = 768
-MARGIN_PX = 128
+"""The coarsest stride: windows whose places differ by multiples of it see the slide in the same phase."""
+SIZE_ALIGN_PX = 32
+"""The coarsest stride of a backbone: the size of a window is a multiple of it."""
+LARGEST_WINDOW_PX = 1600 * 1600
+"""Margin included. A worker needs about 150 bytes a pixel while it computes; see benchmarks/detection.py."""
+WINDOW_COST_PX = 20_000
+"""What a window costs beside its pixels (a request, a call), in pixels."""
+
+Rectangle = tuple[int, int, int, int]
+"""row0, row1, col0, col1 in map cells; row1 and col1 lie outside."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Window:
     top_px: int
     width_px: int
     height_px: int
+    margin_px: int
     mpp: float
 
     @property
@@ -55,44 +65,133 @@ class Window:
 
 
 def plan_windows(
-    wanted: NDArray[np.bool_], *, mpp: float, shift_px: int = 0, core_px: int = CORE_PX, margin_px: int = MARGIN_PX
+    wanted: NDArray[np.bool_], *, mpp: float, margin_px: int, shift_px: int = 0, largest_px: int = LARGEST_WINDOW_PX
 ) -> list[Window]:
-    """Windows whose cores cover every True cell of `wanted` (rows, cols) exactly once, row by row.
+    """Windows whose cores cover every True cell of `wanted` (rows, cols) exactly once, about row by row.
 
-    `shift_px` moves the grid of cores (a multiple of WINDOW_ALIGN_PX); the result of a run must not depend on it.
+    `margin_px` is a multiple of SIZE_ALIGN_PX. `shift_px` (a multiple of WINDOW_ALIGN_PX) moves the first cuts, and with
+    them all others; the result of a run must not depend on it.
     """
     px_per_cell = round(MAP_MPP / mpp)
-    core = core_px // px_per_cell
+    cutter = _Cutter(wanted, px_per_cell, margin_px, largest_px)
+    cores = [core for part in _first_cuts(wanted, shift_px // px_per_cell) for core in cutter.cores(part)]
     align = WINDOW_ALIGN_PX // px_per_cell
+    cores.sort(key=lambda core: (core[0] // (8 * align), core[2], core[0]))
+    return [_window(core, px_per_cell, margin_px, mpp) for core in cores]
+
+
+def _first_cuts(wanted: NDArray[np.bool_], shift: int) -> list[Rectangle]:
     rows, cols = wanted.shape
-    first = -((shift_px // px_per_cell) % core)
-    windows = []
-    for row in range(first, rows, core):
-        for col in range(first, cols, core):
-            r0, c0 = max(row, 0), max(col, 0)
-            block = wanted[r0 : row + core, c0 : col + core]
-            if block.any():
-                windows.append(_window(block, r0, c0, align, px_per_cell, margin_px, mpp))
-    return windows
+    box = _crop(wanted, (0, rows, 0, cols))
+    if box is None or not shift:
+        return [] if box is None else [box]
+    row0, row1, col0, col1 = box
+    row, col = min(row0 + shift, row1), min(col0 + shift, col1)
+    parts = [(row0, row, col0, col), (row0, row, col, col1), (row, row1, col0, col), (row, row1, col, col1)]
+    return [cropped for part in parts if (cropped := _crop(wanted, part)) is not None]
 
 
-def _window(
-    block: NDArray[np.bool_], row: int, col: int, align: int, px_per_cell: int, margin_px: int, mpp: float
-) -> Window:
-    ys, xs = np.flatnonzero(block.any(axis=1)), np.flatnonzero(block.any(axis=0))
-    row0, row1 = row + int(ys[0]), row + int(ys[-1]) + 1
-    col0, col1 = col + int(xs[0]), col + int(xs[-1]) + 1
-    # the window starts and ends on the stride's own grid, so that every cell is seen in the same phase everywhere
-    top, bottom = row0 // align * align, -(-row1 // align) * align
-    left, right = col0 // align * align, -(-col1 // align) * align
+class _Cutter:
+    """Cuts rectangles in two until a window holds each and no further cut saves pixels."""
+
+    def __init__(self, wanted: NDArray[np.bool_], px_per_cell: int, margin_px: int, largest_px: int) -> None:
+        self.wanted, self.px, self.margin, self.largest = wanted, px_per_cell, margin_px, largest_px
+        self.align = WINDOW_ALIGN_PX // px_per_cell
+        self.side = max(math.sqrt(largest_px) - 2 * margin_px, WINDOW_ALIGN_PX)
+
+    def cores(self, box: Rectangle) -> Iterator[Rectangle]:
+        """`box` is cropped to its True cells already."""
+        row0, row1, col0, col1 = box
+        high, wide = (np.array([float(n * self.px)]) for n in (row1 - row0, col1 - col0))
+        whole = float(self._cost(high, wide)[0])
+        fits = (high[0] + 2 * self.margin) * (wide[0] + 2 * self.margin) <= self.largest
+        cut = self._best_cut(box)
+        if cut is None or (fits and cut[0] >= whole):
+            yield box
+            return
+        _, axis, at = cut
+        halves = [(row0, at, col0, col1), (at, row1, col0, col1)] if axis == 0 else [(row0, row1, col0, at), (row0, row1, at, col1)]  # fmt: skip
+        for half in halves:
+            cropped = _crop(self.wanted, half)
+            if cropped is not None:
+                yield from self.cores(cropped)
+
+    def _best_cut(self, box: Rectangle) -> tuple[float, int, int] | None:
+        """(pixels of both halves, axis, place); None where the box is too small to be cut."""
+        row0, row1, col0, col1 = box
+        part = self.wanted[row0:row1, col0:col1]
+        cuts = []
+        for axis, (cells, start) in enumerate(((part, row0), (part.T, col0))):
+            first = -(-(start + 1) // self.align) * self.align
+            places = np.arange(first, start + cells.shape[0], self.align)
+            if len(places):
+                cost = self._cost_of_halves(cells, places - start)
+                # of cuts that cost the same, the most even one
+                uneven = np.abs(2 * (places - start) - cells.shape[0])
+                best = int(np.lexsort((uneven, np.round(cost)))[0])
+                cuts.append((float(cost[best]), axis, int(places[best])))
+        return min(cuts, default=None)
+
+    def _cost_of_halves(self, cells: NDArray[np.bool_], places: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Cost of the two cropped halves for a cut before each of `places` along the first axis."""
+        filled = cells.any(axis=1)
+        low = np.where(filled, cells.argmax(axis=1), cells.shape[1])
+        high = np.where(filled, cells.shape[1] - cells[:, ::-1].argmax(axis=1), 0)
+        rows = np.arange(len(filled))
+        before = _extent(low, high, np.where(filled, rows, len(rows)), np.where(filled, rows + 1, 0))
+        after = _extent(low[::-1], high[::-1], np.where(filled, rows, len(rows))[::-1], np.where(filled, rows + 1, 0)[::-1])  # fmt: skip
+        total = np.zeros(len(places))
+        for (deep, wide), index in ((before, places - 1), (after, len(rows) - places - 1)):
+            d, w = deep[index] * float(self.px), wide[index] * float(self.px)
+            total += np.where(d > 0, self._cost(d, w), 0)
+        return total
+
+    def _cost(self, high: NDArray[np.float64], wide: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Pixels of the windows that a full rectangle of high x wide pixels would need: cut across first, or down first."""
+        return np.minimum(self._cost_in_bands(high, wide), self._cost_in_bands(wide, high))
+
+    def _cost_in_bands(self, high: NDArray[np.float64], wide: NDArray[np.float64]) -> NDArray[np.float64]:
+        around = 2 * self.margin
+        bands = np.ceil(np.maximum(high, 1) / self.side)
+        longest = np.maximum(self.largest / (high / bands + around) - around, WINDOW_ALIGN_PX)
+        parts = np.ceil(np.maximum(wide, 1) / longest)
+        cost: NDArray[np.float64] = (high + around * bands) * (wide + around * parts) + WINDOW_COST_PX * bands * parts
+        return cost
+
+
+def _extent(
+    low: NDArray[np.intp], high: NDArray[np.intp], first: NDArray[np.intp], last: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Size (along, across) of the bounding box of all lines up to and with each one; 0 where nothing is in it."""
+    along = np.maximum.accumulate(last) - np.minimum.accumulate(first)
+    across = np.maximum.accumulate(high) - np.minimum.accumulate(low)
+    return np.maximum(along, 0), np.maximum(across, 0)
+
+
+def _crop(wanted: NDArray[np.bool_], box: Rectangle) -> Rectangle | None:
+    """The box of the True cells in `box`; None when there are none."""
+    row0, row1, col0, col1 = box
+    part = wanted[row0:row1, col0:col1]
+    ys, xs = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
+    if not len(ys):
+        return None
+    return row0 + int(ys[0]), row0 + int(ys[-1]) + 1, col0 + int(xs[0]), col0 + int(xs[-1]) + 1
+
+
+def _window(core: Rectangle, px_per_cell: int, margin_px: int, mpp: float) -> Window:
+    row0, row1, col0, col1 = core
+    # the window starts on the coarsest stride's own grid, so that every cell is seen in the same phase everywhere
+    top, left = (start * px_per_cell // WINDOW_ALIGN_PX * WINDOW_ALIGN_PX for start in (row0, col0))
+    bottom, right = (-(-end * px_per_cell // SIZE_ALIGN_PX) * SIZE_ALIGN_PX for end in (row1, col1))
     return Window(
         row0=row0,
         row1=row1,
         col0=col0,
         col1=col1,
-        left_px=left * px_per_cell - margin_px,
-        top_px=top * px_per_cell - margin_px,
-        width_px=(right - left) * px_per_cell + 2 * margin_px,
-        height_px=(bottom - top) * px_per_cell + 2 * margin_px,
+        left_px=left - margin_px,
+        top_px=top - margin_px,
+        width_px=right - left + 2 * margin_px,
+        height_px=bottom - top + 2 * margin_px,
+        margin_px=margin_px,
         mpp=mpp,
     )

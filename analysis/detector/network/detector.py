@@ -65,11 +65,15 @@ class Detector(nn.Module):
     def trunk(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """x as in `forward` -> pyramid P2..P6, tumour logit and edge distance (as in NetworkOutput)."""
         pyramid: list[Tensor] = self.pyramid(self.backbone(x))
+        return pyramid, *self.dense_maps(pyramid)
+
+    def dense_maps(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """P2..P6 -> tumour logit and edge distance (as in NetworkOutput)."""
         if self.config.heads == "box":
             tumour = upsample_to(self.class_head(self.class_tower(pyramid[1:2])[0][0]), pyramid[0])
-            return pyramid, tumour, torch.zeros_like(tumour)
+            return tumour, torch.zeros_like(tumour)
         tumour, distance = self.dense(*pyramid[:3])
-        return pyramid, tumour, distance
+        return tumour, distance
 
     def towers(self, pyramid: list[Tensor]) -> list[LevelOutput]:
         """P2..P6 of `trunk` -> what the class and box towers say on P3..P6; nothing with `heads = "mask"`."""

@@ -8,6 +8,7 @@ import torch
 
 from analysis.detector.calibration import sigmoid
 from analysis.detector.configuration import DetectorConfig, NetworkConfig, ReadConfig
+from analysis.detector.engine import Engine, open_engine
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.pixel_source import ArraySource
 from analysis.detector.validation_record import ValidationRecord, ValidationSlide
@@ -48,6 +49,12 @@ def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactor
     config = DetectorConfig(network=SMALL, read=ReadConfig(seed_probability=0.3, grow_probability=0.25))
     save_model(folder, state=small_network.state_dict(), config=config, version="small-1", card={"name": "small"})
     return load_model(folder)
+
+
+def engine_or_skip(model: LoadedModel, name: str, *, workers: int = 1) -> Engine:
+    if name == "openvino":
+        pytest.importorskip("openvino", reason="needs pip install 'metadet[fast]'")
+    return open_engine(model, name, workers=workers)
 
 
 def tissue_like(height: int, width: int, *, seed: int = 0) -> np.ndarray:

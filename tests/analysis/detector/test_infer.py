@@ -2,17 +2,18 @@
 
 import dataclasses
 import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.detector import infer
 from analysis.detector.detection import Detection, detection_to_json
 from analysis.detector.infer import DetectionCancelled, ScaleUnknown, cut_fields, detect
 from analysis.detector.pixel_source import ArraySource
 from analysis.detector.weights import LoadedModel
+from tests.analysis.detector.conftest import engine_or_skip
 
 
 def result_of(detection: Detection) -> tuple[object, ...]:
@@ -23,16 +24,14 @@ def result_of(detection: Detection) -> tuple[object, ...]:
     return (*values.items(), heatmap.tobytes())
 
 
-@pytest.fixture
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many windows on a small slide."""
-    monkeypatch.setattr(infer, "CORE_PX", 256)
-    monkeypatch.setattr(infer, "WINDOWS_PER_BLOCK", 2)
+SMALL_WINDOW_PX = 512 * 512
 
 
-@pytest.mark.usefixtures("small_tiles")
-def test_the_result_does_not_depend_on_the_grid_of_tiles(noise_slide: ArraySource, small_model: LoadedModel) -> None:
-    first, second = (detect(noise_slide, small_model, grid_shift_px=shift, margin_px=192) for shift in (0, 128))
+def test_the_result_does_not_depend_on_how_the_tissue_is_cut(noise_slide: ArraySource, small_model: LoadedModel) -> None:
+    first, second = (
+        detect(noise_slide, small_model, grid_shift_px=shift, margin_px=192, largest_window_px=size)
+        for shift, size in ((0, SMALL_WINDOW_PX), (128, 576 * 576))
+    )
     assert first.lesions
     assert np.abs(first.heatmap.astype(int) - second.heatmap).max() <= 1
     assert len(first.lesions) == len(second.lesions)
@@ -42,29 +41,30 @@ def test_the_result_does_not_depend_on_the_grid_of_tiles(noise_slide: ArraySourc
         assert a.score == pytest.approx(b.score, abs=1e-3)
 
 
-@pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("profile", ["standard", "fast"])
+@pytest.mark.parametrize("engine_name", ["torch", "openvino"])
 def test_a_run_that_was_killed_goes_on_and_gives_the_same_bytes(
-    noise_slide: ArraySource, small_model: LoadedModel, tmp_path: Path, profile: str
+    noise_slide: ArraySource, small_model: LoadedModel, tmp_path: Path, profile: str, engine_name: str
 ) -> None:
-    whole = detect(noise_slide, small_model, profile=profile)
+    one, two = (engine_or_skip(small_model, engine_name, workers=n) for n in (1, 2))
+    read = partial(detect, noise_slide, small_model, profile=profile, largest_window_px=SMALL_WINDOW_PX)
+    whole = read(engine=one)
     calls = 0
 
     def stop_in_the_middle() -> bool:
         nonlocal calls
         calls += 1
-        return calls > 3
+        return calls > 8
 
     with pytest.raises(DetectionCancelled):
-        detect(noise_slide, small_model, profile=profile, should_stop=stop_in_the_middle, checkpoint_dir=tmp_path)
+        read(engine=two, should_stop=stop_in_the_middle, checkpoint_dir=tmp_path)
     kept = sorted(tmp_path.glob("block-*.npz"))
     assert kept
     kept[-1].write_bytes(kept[-1].read_bytes()[:100])  # as after a power cut
-    resumed = detect(noise_slide, small_model, profile=profile, checkpoint_dir=tmp_path)
+    resumed = read(engine=two, checkpoint_dir=tmp_path)
     assert result_of(resumed) == result_of(whole)
 
 
-@pytest.mark.usefixtures("small_tiles")
 def test_blocks_of_another_slide_are_not_taken(
     noise_slide: ArraySource, small_model: LoadedModel, tmp_path: Path
 ) -> None:
@@ -147,7 +147,7 @@ def test_the_json_has_the_promised_fields(noise_slide: ArraySource, small_model:
     assert {"slide", "width", "height", "mpp", "model", "status", "slide_score", "tissue", "lesions", "seconds"} <= set(
         document
     )
-    assert set(document["model"]) == {"version", "sha256", "profile"}
+    assert set(document["model"]) == {"version", "sha256", "profile", "engine"}
     assert set(document["tissue"]) == {"mm2", "analysed", "failed"}
     assert set(document["seconds"]) == {"read", "network", "lesions", "total"}
     wanted = {"score", "peak", "outline", "longest_diameter_mm", "area_mm2", "size_class", "borderline"}

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.detector.reading_plan import MAP_MPP, WINDOW_ALIGN_PX, Grid, plan_windows
+from analysis.detector.reading_plan import MAP_MPP, SIZE_ALIGN_PX, WINDOW_ALIGN_PX, Grid, plan_windows
 
 
 @settings(deadline=None, max_examples=40)
@@ -11,27 +11,60 @@ from analysis.detector.reading_plan import MAP_MPP, WINDOW_ALIGN_PX, Grid, plan_
     seed=st.integers(0, 10_000),
     shift=st.integers(0, 12).map(lambda n: n * WINDOW_ALIGN_PX),
     mpp=st.sampled_from([1.0, 2.0]),
+    margin=st.sampled_from([32, 160]),
 )
-def test_every_wanted_cell_is_owned_once_and_lies_inside_the_margin(seed: int, shift: int, mpp: float) -> None:
+def test_every_wanted_cell_is_owned_once_and_lies_inside_the_margin(
+    seed: int, shift: int, mpp: float, margin: int
+) -> None:
     rng = np.random.default_rng(seed)
     rows, cols = (int(v) for v in rng.integers(1, 260, 2))
     wanted = rng.random((rows, cols)) < rng.choice([0.001, 0.02, 0.6])
     owned = np.zeros((rows, cols), int)
-    for window in plan_windows(wanted, mpp=mpp, shift_px=shift):
+    largest = 640 * 640
+    for window in plan_windows(wanted, mpp=mpp, margin_px=margin, shift_px=shift, largest_px=largest):
         owned[window.row0 : window.row1, window.col0 : window.col1] += 1
         px = MAP_MPP / mpp
-        assert window.left_px + 128 <= window.col0 * px
-        assert window.left_px + window.width_px - 128 >= window.col1 * px
-        assert window.top_px + 128 <= window.row0 * px
-        assert window.top_px + window.height_px - 128 >= window.row1 * px
-        assert window.width_px % WINDOW_ALIGN_PX == window.height_px % WINDOW_ALIGN_PX == 0
-        assert (window.left_px + 128) % WINDOW_ALIGN_PX == (window.top_px + 128) % WINDOW_ALIGN_PX == 0
+        assert window.left_px + margin <= window.col0 * px
+        assert window.left_px + window.width_px - margin >= window.col1 * px
+        assert window.top_px + margin <= window.row0 * px
+        assert window.top_px + window.height_px - margin >= window.row1 * px
+        assert window.width_px % SIZE_ALIGN_PX == window.height_px % SIZE_ALIGN_PX == 0
+        assert (window.left_px + margin) % WINDOW_ALIGN_PX == (window.top_px + margin) % WINDOW_ALIGN_PX == 0
+        # rounding outwards may add less than two strides on a side
+        assert (window.width_px - 96) * (window.height_px - 96) <= largest
     assert owned.max(initial=0) <= 1
     assert (owned[wanted] == 1).all()
 
 
+def test_glass_between_pieces_of_tissue_is_not_read() -> None:
+    wanted = np.zeros((400, 400), bool)
+    wanted[:60, :60] = wanted[:60, -60:] = wanted[-60:, :60] = True
+    windows = plan_windows(wanted, mpp=1.0, margin_px=64)
+    assert len(windows) == 3
+    assert sum(w.width_px * w.height_px for w in windows) <= 3 * (512 + 128) ** 2
+
+
+def test_pixels_read_grow_with_the_tissue_and_not_with_the_glass() -> None:
+    def pixels(rows: int, cols: int, pieces: list[tuple[int, int]]) -> int:
+        wanted = np.zeros((rows, cols), bool)
+        for row, col in pieces:
+            wanted[row : row + 120, col : col + 150] = True
+        return sum(w.width_px * w.height_px for w in plan_windows(wanted, mpp=1.0, margin_px=160))
+
+    one = pixels(128, 160, [(0, 0)])
+    assert pixels(3200, 6400, [(1600, 3200)]) == one
+    assert pixels(3200, 6400, [(0, 0), (1600, 3200), (3000, 6160), (800, 5600)]) == 4 * one
+
+
+def test_the_cuts_move_with_the_shift() -> None:
+    wanted = np.ones((400, 400), bool)
+    plans = [plan_windows(wanted, mpp=1.0, margin_px=160, shift_px=shift) for shift in (0, 448)]
+    starts = [{(w.row0, w.col0) for w in plan} for plan in plans]
+    assert len(starts[0] & starts[1]) == 1  # the first corner alone
+
+
 def test_no_tissue_needs_no_window() -> None:
-    assert plan_windows(np.zeros((50, 50), bool), mpp=1.0) == []
+    assert plan_windows(np.zeros((50, 50), bool), mpp=1.0, margin_px=160) == []
 
 
 @pytest.mark.parametrize(("mpp_x", "mpp_y", "shape"), [(0.25, 0.25, (32, 63)), (0.5, 0.25, (32, 125))])

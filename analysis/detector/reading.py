@@ -1,0 +1,273 @@
+"""Reading the tissue of one slide window by window: what the network says, on the whole-slide map.
+
+Pixels come in plan order from the source, which decodes ahead; windows are computed side by side, each by one thread;
+what they say is kept in plan order again. So the result does not depend on how many threads there are.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from analysis.detector import drift
+from analysis.detector.block_store import Arrays, BlockStore
+from analysis.detector.boxes import MOST_PER_WINDOW, suppress
+from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
+from analysis.detector.engine import Engine
+from analysis.detector.focus import cell_sharpness
+from analysis.detector.pixel_source import PixelSource, Wanted
+from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, Grid, Window, plan_windows
+from analysis.detector.weights import LoadedModel
+from slides.wsi.pixels import Pixels
+
+PROFILES = ("standard", "fast")
+WINDOWS_PER_BLOCK = 4
+SUSPICION_RIM_CELLS = 4
+"""`fast` reads this far around what the scan finds suspicious."""
+PROBABILITY_STEPS = 65535
+"""The map is kept in 16 bits until lesions are measured; the published heatmap has 8."""
+USUAL_MARGIN_PX = {16: (160, 128), 32: (320, 224)}
+"""By the backbone's stride: how far from a cut window the dense map still differs by 1e-3, and by 0.02 (for the scan),
+as `python -m analysis.detector.influence` measures."""
+_KEPT = ("p", "failed", "boxes", "sharpness", "features")
+"""What is kept of a window."""
+
+
+class DetectionCancelled(Exception):
+    """`should_stop` said so; finished blocks stay in the checkpoint folder."""
+
+
+@dataclass
+class Maps:
+    """What a run has found so far, on the grid of the slide."""
+
+    probability: NDArray[np.uint16]
+    read: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
+    sharpness: NDArray[np.float16]
+    """Of the first pass over the slide (`focus.cell_sharpness`)."""
+    boxes_um: list[NDArray[np.float32]] = field(default_factory=list)
+    features: list[NDArray[np.float32]] = field(default_factory=list)
+    """Of each window of the first pass (`drift.feature_sum`)."""
+
+    @classmethod
+    def empty(cls, grid: Grid) -> "Maps":
+        shape = (grid.rows, grid.cols)
+        return cls(
+            np.zeros(shape, np.uint16), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float16)
+        )
+
+
+@dataclass
+class Clock:
+    """Seconds: `read` spent waiting for pixels, `network` summed over the workers."""
+
+    read: float = 0.0
+    network: float = 0.0
+
+
+def margins_px(config: DetectorConfig) -> tuple[int, int]:
+    """At the reading and at the scanning spacing."""
+    usual = USUAL_MARGIN_PX[config.network.backbone_stride]
+    return config.read.margin_px or usual[0], config.read.scan_margin_px or usual[1]
+
+
+class SlideReading:
+    def __init__(
+        self,
+        source: PixelSource,
+        model: LoadedModel,
+        engine: Engine,
+        maps: Maps,
+        *,
+        profile: str,
+        on_progress: Callable[[str, float], None],
+        should_stop: Callable[[], bool],
+        checkpoint_dir: Path | None,
+        shift_px: int = 0,
+        margin_px: int = 0,
+        largest_window_px: int = LARGEST_WINDOW_PX,
+        towers_everywhere: bool = False,
+    ) -> None:
+        """`towers_everywhere` also looks for boxes where none can count: slower, same result."""
+        self.source, self.engine, self.maps, self.profile = source, engine, maps, profile
+        self.rules = model.config.read
+        self.on_progress, self.should_stop = on_progress, should_stop
+        self.shift_px, self.largest_px, self.towers_everywhere = shift_px, largest_window_px, towers_everywhere
+        reading, scanning = margins_px(model.config)
+        self.margin_px, self.scan_margin_px = margin_px or reading, margin_px or scanning
+        self.clock = Clock()
+        plan = {
+            "model": model.sha256,
+            "engine": engine.name,
+            "profile": profile,
+            "read": vars(self.rules),
+            "slide": [source.width, source.height, source.mpp_x, source.mpp_y],
+            "quickhash": str(getattr(source.properties, "quickhash", "")) if hasattr(source, "properties") else "",
+            "windows": [largest_window_px, self.margin_px, self.scan_margin_px, shift_px, WINDOWS_PER_BLOCK],
+        }
+        self.store = BlockStore(checkpoint_dir, plan=plan)
+
+    @property
+    def first_mpp(self) -> float:
+        """The spacing at which all of the tissue is read."""
+        return self.rules.mpp if self.profile == "standard" else self.rules.scan_mpp
+
+    def stop_if_cancelled(self) -> None:
+        if self.should_stop():
+            raise DetectionCancelled("the run was cancelled")
+
+    def read_tissue(self, tissue: NDArray[np.bool_]) -> None:
+        """`standard` reads all of `tissue` (rows, cols) at `mpp`; `fast` scans it and reads again what is suspicious."""
+        with ThreadPoolExecutor(self.engine.workers, thread_name_prefix="network") as pool:
+            if self.profile == "standard":
+                self._pass("reading", tissue, pool, first=True, last=True)
+                return
+            self._pass("scanning", tissue, pool, first=True, last=False)
+            suspicious = tissue & (self.maps.probability >= self.rules.suspicious_probability * PROBABILITY_STEPS)
+            near = binary_dilation(suspicious, np.ones((3, 3)), SUSPICION_RIM_CELLS) & tissue
+            self._pass("reading", near, pool, first=False, last=True)
+
+    def _pass(
+        self, stage: str, wanted: NDArray[np.bool_], pool: ThreadPoolExecutor, *, first: bool, last: bool
+    ) -> None:
+        """Windows over `wanted`. A later pass overwrites what an earlier one said of these cells; the last finds boxes."""
+        windows = plan_windows(
+            wanted,
+            mpp=self.rules.mpp if last else self.rules.scan_mpp,
+            margin_px=self.margin_px if last else self.scan_margin_px,
+            shift_px=self.shift_px,
+            largest_px=self.largest_px,
+        )
+        blocks = [windows[i : i + WINDOWS_PER_BLOCK] for i in range(0, len(windows), WINDOWS_PER_BLOCK)]
+        stored = [self.store.get(f"{stage}-{i:05d}") for i in range(len(blocks))]
+        missing = [w for block, known in zip(blocks, stored, strict=True) if known is None for w in block]
+        answers = self._answers(missing, pool, boxes=last)
+        done = 0
+        for i, (block, known) in enumerate(zip(blocks, stored, strict=True)):
+            parts: Arrays = known if known is not None else {}
+            for n, window in enumerate(block):
+                if known is None:
+                    parts |= {f"{n}.{key}": value for key, value in next(answers).items()}
+                else:
+                    self.stop_if_cancelled()
+                self._keep(window, {key: parts[f"{n}.{key}"] for key in _KEPT}, wanted, first=first)
+                done += 1
+                self.on_progress(stage, done / len(windows))
+            if known is None:
+                self.store.put(f"{stage}-{i:05d}", parts)
+
+    def _answers(self, windows: list[Window], pool: ThreadPoolExecutor, *, boxes: bool) -> Iterator[Arrays]:
+        """In the order of `windows`, a few of them computed at once."""
+        self.source.prefetch(self._wanted_pixels(w) for w in windows)
+        waiting: deque[Future[tuple[Arrays, float]]] = deque()
+        for window in windows:
+            self.stop_if_cancelled()
+            before = time.monotonic()
+            pixels = self.source.read_at_mpp(*self._wanted_pixels(window))
+            self.clock.read += time.monotonic() - before
+            waiting.append(pool.submit(self._answer, window, pixels, boxes=boxes))
+            if len(waiting) > self.engine.workers:
+                yield self._timed(waiting.popleft())
+        while waiting:
+            yield self._timed(waiting.popleft())
+
+    def _timed(self, answer: "Future[tuple[Arrays, float]]") -> Arrays:
+        parts, seconds = answer.result()
+        self.clock.network += seconds
+        return parts
+
+    def _wanted_pixels(self, window: Window) -> Wanted:
+        assert self.source.mpp_x
+        assert self.source.mpp_y
+        x0, y0 = window.left_px * window.mpp / self.source.mpp_x, window.top_px * window.mpp / self.source.mpp_y
+        return x0, y0, window.width_px, window.height_px, window.mpp
+
+    def _answer(self, window: Window, pixels: Pixels, *, boxes: bool) -> tuple[Arrays, float]:
+        """Of the core's cells: p (rows, cols) 16 bit, failed, sharpness; boxes (n, 5) in um; features. And its seconds."""
+        started = time.monotonic()
+        side = window.cells_per_side
+        reading = self.engine.read(pixels.rgb[None], margin_px=window.margin_px)
+        p = np.rint(_core(window, _per_cell(reading.probability[0], side / DENSE_STRIDE)) * PROBABILITY_STEPS)
+        shape = (window.row1 - window.row0, window.col1 - window.col0)
+        failed = np.zeros(shape, bool)
+        if pixels.failed.any():
+            failed = _core(window, _per_cell(_without_margin(pixels.failed, window), side) > 0)
+        parts = {
+            "p": p.astype(np.uint16),
+            "failed": failed,
+            "boxes": np.zeros((0, 5), np.float32),
+            "sharpness": _sharpness(window, pixels.rgb),
+            "features": drift.feature_sum(reading.features[0]),
+        }
+        suspicious = p >= self.rules.box_probability * PROBABILITY_STEPS
+        if boxes and (self.towers_everywhere or suspicious.any()):
+            parts["boxes"] = _boxes_that_count(window, suspicious, self.engine.boxes(reading))
+        return parts, time.monotonic() - started
+
+    def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool) -> None:
+        core = np.s_[window.row0 : window.row1, window.col0 : window.col1]
+        # only wanted cells: what else a window happens to show depends on where the cuts lie
+        mine = wanted[core]
+        self.maps.probability[core] = np.where(mine, parts["p"], self.maps.probability[core])
+        self.maps.failed[core] = np.where(mine, parts["failed"], self.maps.failed[core])
+        self.maps.read[core] |= mine & ~parts["failed"]
+        self.maps.boxes_um.append(parts["boxes"].astype(np.float32))
+        if first:
+            self.maps.sharpness[core] = np.where(mine, parts["sharpness"], self.maps.sharpness[core])
+            self.maps.features.append(parts["features"])
+
+
+def all_boxes(boxes_um: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return suppress(np.concatenate([np.zeros((0, 5), np.float32), *boxes_um]))
+
+
+def _boxes_that_count(window: Window, suspicious: NDArray[np.bool_], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """In um, those whose centre lies in a suspicious cell of the core: others support no lesion."""
+    offset = np.array([window.left_px, window.top_px] * 2, np.float32)
+    in_um = boxes.copy()
+    in_um[:, :4] = (boxes[:, :4] + offset) * window.mpp
+    cols = np.floor((in_um[:, 0] + in_um[:, 2]) / 2 / MAP_MPP).astype(int) - window.col0
+    rows = np.floor((in_um[:, 1] + in_um[:, 3]) / 2 / MAP_MPP).astype(int) - window.row0
+    height, width = suspicious.shape
+    inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
+    inside[inside] = suspicious[rows[inside], cols[inside]]
+    return suppress(in_um[inside][:MOST_PER_WINDOW])
+
+
+def _core(window: Window, cells: NDArray[Any]) -> NDArray[Any]:
+    """`cells`: what the window holds without its margin. It begins on the stride's grid, the core perhaps later."""
+    row = window.row0 - round((window.top_px + window.margin_px) / window.cells_per_side)
+    col = window.col0 - round((window.left_px + window.margin_px) / window.cells_per_side)
+    return cells[row : row + window.row1 - window.row0, col : col + window.col1 - window.col0]
+
+
+def _without_margin(pixels: NDArray[Any], window: Window) -> NDArray[Any]:
+    m = window.margin_px
+    return pixels[m : window.height_px - m, m : window.width_px - m]
+
+
+def _sharpness(window: Window, rgb: NDArray[np.uint8]) -> NDArray[np.float16]:
+    # one cell more on each side: the outermost pixels have no Laplacian
+    side = round(window.cells_per_side)
+    m = window.margin_px - side
+    cells = cell_sharpness(rgb[m : window.height_px - m, m : window.width_px - m], side)[1:-1, 1:-1]
+    return _core(window, cells).astype(np.float16)
+
+
+def _per_cell(values: NDArray[Any], side: float) -> NDArray[np.float32]:
+    """Means over squares of `side` values; where a cell is smaller than a value, the value it lies in."""
+    if side < 1:
+        n = round(1 / side)
+        return values.repeat(n, axis=0).repeat(n, axis=1).astype(np.float32)
+    n = round(side)
+    h, w = values.shape[0] // n, values.shape[1] // n
+    out: NDArray[np.float32] = values[: h * n, : w * n].astype(np.float32).reshape(h, n, w, n).mean(axis=(1, 3))
+    return out
