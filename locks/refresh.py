@@ -50,8 +50,8 @@ def resolve(requirements: list[str], *, target: Path, stdin: str | None = None) 
 
 def main() -> None:
     dev, runtime = HERE / "dev.txt", HERE / "runtime.txt"
-    resolve([str(PROJECT), "--extra", "dev", "--extra", "train"], target=dev)
-    resolve([str(PROJECT), "--constraint", str(dev)], target=runtime)  # the same versions in both
+    resolve([str(PROJECT), "--extra", "dev", "--extra", "train", "--extra", "fast"], target=dev)
+    resolve([str(PROJECT), "--extra", "fast", "--constraint", str(dev)], target=runtime)  # the same versions in both
     wanted = re.search(rf'"({NODE}[^"]*)"', PROJECT.read_text())
     assert wanted is not None, f"pyproject.toml no longer names {NODE}"
     resolve(["-"], target=HERE / "node.txt", stdin=wanted[1])
