@@ -40,7 +40,7 @@ def quilt(
             reach = NEIGHBOUR_CELLS
             near = used[max(row - reach, 0) : row + 1, max(col - reach, 0) : col + reach + 1]
             index, patch = _best_candidate(pool, target, overlap, above=above, left=left, taken=near, rng=rng)
-            keep = _seam_mask(patch, target, overlap, above=above, left=left)
+            keep = seam_mask(patch, target, overlap, above=above, left=left)
             target[keep] = patch[keep]
             used[row, col] = index
     return out[:height, :width]
@@ -63,13 +63,20 @@ def _best_candidate(
     candidates = np.rot90(pool[chosen], int(rng.integers(0, 4)), axes=(1, 2))
     if rng.random() < 0.5:
         candidates = candidates[:, :, ::-1]
-    error = np.zeros(len(chosen), np.float32)
+    best = least_different(candidates, target, overlap, above=above, left=left)
+    return int(chosen[best]), candidates[best]
+
+
+def least_different(
+    candidates: NDArray[np.uint8], target: NDArray[np.uint8], overlap: int, *, above: bool, left: bool
+) -> int:
+    """Which of (n, side, side, 3) fits best to what lies above and to the left in `target`."""
+    error = np.zeros(len(candidates), np.float32)
     if above:
         error += _difference(candidates[:, :overlap], target[:overlap])
     if left:
         error += _difference(candidates[:, :, :overlap], target[:, :overlap])
-    best = int(error.argmin())
-    return int(chosen[best]), candidates[best]
+    return int(error.argmin())
 
 
 def _difference(candidates: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -79,29 +86,38 @@ def _difference(candidates: NDArray[np.uint8], target: NDArray[np.uint8]) -> NDA
     return error
 
 
-def _seam_mask(
+def seam_mask(
     patch: NDArray[np.uint8], target: NDArray[np.uint8], overlap: int, *, above: bool, left: bool
 ) -> NDArray[np.bool_]:
-    """True where the new patch is laid over what is there."""
+    """(side, side), True where the new patch is laid over what is there."""
     side = len(patch)
     keep = np.ones((side, side), bool)
-    error = ((patch.astype(np.float32) - target.astype(np.float32)) ** 2).sum(axis=-1)
     if left:
-        path = _least_path(error[:, :overlap])
+        path = _least_path(_squared_gap(patch[:, :overlap], target[:, :overlap]))
         keep &= np.arange(side)[None, :] >= path[:, None]
     if above:
-        path = _least_path(error[:overlap].T)
+        path = _least_path(_squared_gap(patch[:overlap], target[:overlap]).T)
         keep &= np.arange(side)[:, None] >= path[None, :]
     return keep
+
+
+def _squared_gap(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
+    gap: NDArray[np.float32] = ((one.astype(np.float32) - other.astype(np.float32)) ** 2).sum(axis=-1)
+    return gap
 
 
 def _least_path(error: NDArray[np.float32]) -> NDArray[np.intp]:
     """(n, w) -> for each row the column of the cheapest 8-connected path from top to bottom."""
     n, w = error.shape
-    cost = error.copy()
+    cost = np.full((n, w + 2), np.inf, error.dtype)  # a wall on both sides saves a test in every row
+    cost[:, 1:-1] = error
+    least = np.empty(w, error.dtype)
     for i in range(1, n):
-        previous = np.pad(cost[i - 1], 1, constant_values=np.inf)
-        cost[i] += np.minimum(np.minimum(previous[:-2], previous[1:-1]), previous[2:])
+        previous = cost[i - 1]
+        np.minimum(previous[:-2], previous[1:-1], out=least)
+        np.minimum(least, previous[2:], out=least)
+        cost[i, 1:-1] += least
+    cost = cost[:, 1:-1]
     path = np.empty(n, np.intp)
     path[-1] = int(cost[-1].argmin())
     for i in range(n - 2, -1, -1):

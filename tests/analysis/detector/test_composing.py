@@ -1,11 +1,28 @@
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import pytest
+import pyvips
+from PIL import Image
 
-from analysis.detector.composing.composed_slide import NoRoom, SlidePlan, compose_slide
+from analysis.detector import configuration
+from analysis.detector.annotations import paint, read_asap
+from analysis.detector.compose import SetRequest, _reference_row, _write_of_set, _write_reference
+from analysis.detector.composing.artefacts import lay_ink
+from analysis.detector.composing.composed_slide import Decoy, NoRoom, SlidePlan, compose_slide
+from analysis.detector.composing.edges import soft_edge
 from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
 from analysis.detector.composing.quilting import quilt
+from analysis.detector.composing.sheets import QuiltedTissue, SheetTissue
+from analysis.detector.composing.slide_file import doubled
+from analysis.detector.composing.slide_set import PlannedSlide, lay_artefacts, plan_set
+from analysis.detector.composing.splits import SPLITS, TEST_FOLD, VALIDATION_PERCENT, in_split
+from analysis.detector.composing.tags import TAG_BITS
 from analysis.detector.composing.tissue_pool import PoolTooSmall, TissuePools, build_pools
+from analysis.detector.configuration import load_config
 from analysis.detector.patch_file import PatchSet
+from analysis.detector.slide_evaluation import read_reference
 from analysis.detector.training.regions import RegionMaker, make_sheets
 from tests.analysis.detector.conftest import tissue_like
 
@@ -43,6 +60,40 @@ def test_the_same_seed_gives_the_same_tissue() -> None:
     assert np.array_equal(first, second)
 
 
+def test_a_sheet_does_not_depend_on_what_was_made_before_it() -> None:
+    patches = {"lymphoid": patches_of(60), "fat": patches_of(180)}
+    one, other = (SheetTissue(patches, seed=(3,), side=150) for _ in range(2))
+    one.sheet("lymphoid")
+    assert np.array_equal(one.sheet("fat"), other.sheet("fat"))
+
+
+def test_an_area_larger_than_a_sheet_is_filled_from_it_without_a_gap() -> None:
+    where = np.zeros((400, 500), bool)
+    where[20:380, 200:] = True
+    tissue = SheetTissue({"lymphoid": patches_of(60)}, seed=(3,), side=150)
+    area = tissue.fill("lymphoid", height=400, width=500, rng=np.random.default_rng(1), where=where)
+    assert area.shape == (400, 500, 3)
+    known = {tuple(p) for p in tissue.sheet("lymphoid").reshape(-1, 3).tolist()}
+    assert {tuple(p) for p in area[where].tolist()} <= known
+
+
+def test_the_edge_of_a_large_mask_is_the_edge_of_its_surroundings() -> None:
+    mask = np.zeros((1300, 1100), bool)
+    mask[200:900, 300:] = True
+    weight = soft_edge(mask, rng=np.random.default_rng(0))
+    assert (weight[:150] == 0).all()
+    assert (weight[260:840, 360:] == 1).all()
+    assert ((weight[195:205, 500:900] > 0) & (weight[195:205, 500:900] < 1)).any(axis=0).all()
+
+
+def test_the_level_below_a_doubled_one_is_what_was_there_before() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (530, 77, 3), dtype=np.uint8)
+    twice = doubled(rgb)
+    assert twice.shape == (1060, 154, 3)
+    assert np.array_equal(twice.reshape(530, 2, 77, 2, 3).astype(int).sum(axis=(1, 3)), rgb.astype(int) * 4)
+    assert (twice[0::2] != twice[1::2]).any()
+
+
 @pytest.mark.parametrize("longest_um", [50.0, 400.0])
 def test_a_lesion_mask_has_the_wanted_size_and_its_hole(outlines: list[LesionOutline], longest_um: float) -> None:
     mask = lesion_mask(outlines[0], longest_um=longest_um, mpp=1.0, rng=np.random.default_rng(1))
@@ -58,7 +109,7 @@ def test_a_blob_is_one_piece_that_fills_its_box() -> None:
 
 def test_a_composed_slide_holds_the_lesions_asked_for(pools: TissuePools, outlines: list[LesionOutline]) -> None:
     plan = SlidePlan(width=1400, height=1100, nodes=1, lesions=("micro", "itc"), mpp=1.0)
-    slide = compose_slide(plan, pools=pools, outlines=outlines, rng=np.random.default_rng(2))
+    slide = compose_slide(plan, tissue=QuiltedTissue(pools), outlines=outlines, rng=np.random.default_rng(2))
     assert [lesion.size_class for lesion in slide.lesions] == ["micro", "itc"]
     for lesion in slide.lesions:
         x, y = (round(v) for v in lesion.polygon.representative_point().coords[0])
@@ -71,7 +122,7 @@ def test_a_composed_slide_holds_the_lesions_asked_for(pools: TissuePools, outlin
 def test_a_lesion_that_does_not_fit_is_an_error(pools: TissuePools, outlines: list[LesionOutline]) -> None:
     plan = SlidePlan(width=700, height=500, nodes=1, lesions=("macro",), mpp=1.0)
     with pytest.raises(NoRoom, match="macro does not fit"):
-        compose_slide(plan, pools=pools, outlines=outlines, rng=np.random.default_rng(2))
+        compose_slide(plan, tissue=QuiltedTissue(pools), outlines=outlines, rng=np.random.default_rng(2))
 
 
 def test_training_regions_mark_exactly_the_laid_tumour(pools: TissuePools, outlines: list[LesionOutline]) -> None:
@@ -97,3 +148,77 @@ def test_too_few_patches_of_a_kind_are_named() -> None:
     )
     with pytest.raises(PoolTooSmall, match="usable tumour patches of stain 'brown'"):
         build_pools(empty, empty, stain="brown")
+
+
+def test_no_patch_serves_two_splits_and_the_test_split_is_the_untouched_fold() -> None:
+    n = 2000
+    patches = PatchSet(
+        np.zeros((n, 1, 1, 3), np.uint8),
+        np.array([f"patch_{i}" for i in range(n)]),
+        np.zeros(n, np.int8),
+        np.array(["brown"] * n),
+        (np.arange(n) % 5).astype(np.int8),
+        np.zeros(n, np.float32),
+    )
+    chosen = {split: in_split(patches, split) for split in SPLITS}
+    assert (sum(c.astype(int) for c in chosen.values()) == 1).all()
+    assert (chosen["test"] == (patches.fold == TEST_FOLD)).all()
+    with pytest.raises(ValueError, match="unknown split 'all'"):
+        in_split(patches, "all")
+
+
+def test_validation_slides_use_the_patches_that_training_keeps_aside() -> None:
+    config = load_config(Path(configuration.__file__).parent / "configs" / "lite.toml")
+    assert config.data.validation_percent == VALIDATION_PERCENT
+    assert config.data.test_fold == TEST_FOLD
+
+
+def test_half_of_a_set_has_lesions_of_every_class_in_both_stains() -> None:
+    planned = plan_set(prefix="test", slides=40, seed=7, mpp=0.97)
+    groups = Counter((one.group, one.stain) for one in planned)
+    assert sum(n for (group, _), n in groups.items() if group == "negative") == 20
+    assert set(groups) == {(g, s) for g in ("negative", "itc", "micro", "macro") for s in ("brown", "purple")}
+    assert all(bool(one.plan.lesions) == (one.group != "negative") for one in planned)
+    assert len({one.name for one in planned}) == 40
+    assert planned == plan_set(prefix="test", slides=40, seed=7, mpp=0.97)
+
+
+def test_a_slide_of_a_set_is_laid_out_as_camelyon16(
+    pools: TissuePools, outlines: list[LesionOutline], tmp_path: Path
+) -> None:
+    decoys = (Decoy("lymphoid", "itc"),)
+    plan = SlidePlan(width=1400, height=1100, nodes=1, lesions=("micro", "itc"), mpp=1.0, decoys=decoys)
+    rng = np.random.default_rng(2)
+    slide = compose_slide(plan, tissue=QuiltedTissue(pools), outlines=outlines, rng=rng)
+    planned = PlannedSlide("test_001", "brown", "micro", plan, folds=1, blurs=1, strokes=1)
+    for name in ("images", "annotations", "masks", "tags"):
+        (tmp_path / name).mkdir()
+    artefacts = lay_artefacts(slide, planned, rng)
+    request = SetRequest(tmp_path, "test", slides=1, seed=2, masks=True)
+    note = _write_of_set(request, slide, planned, artefacts)
+    _write_reference(tmp_path, [_reference_row(slide, "test_001", stain="brown")])
+
+    reference = read_reference(tmp_path)[0]
+    assert (reference.tumour, reference.size_class) == (True, "micro")
+    assert reference.annotation is not None
+    image = pyvips.Image.new_from_file(str(reference.path))
+    assert (image.width, image.height) == (2800, 2200)
+    assert 1000 / image.xres == pytest.approx(0.5, rel=1e-3)
+    painted = paint(read_asap(reference.annotation), rows=1100, cols=1400, cell_x0=2, cell_y0=2)
+    assert (painted & slide.tumour).sum() > 0.97 * (painted | slide.tumour).sum()
+    mask = pyvips.Image.new_from_file(str(tmp_path / "masks" / "test_001_mask.tif")).numpy()
+    assert np.array_equal(mask[::2, ::2] == 2, slide.tumour)
+    assert {a["kind"] for a in note["artefacts"]} <= {"ink", "fold", "blur"}
+    bits = np.asarray(Image.open(tmp_path / "tags" / "test_001.png"))
+    assert ((bits & TAG_BITS["tissue"]) > 0).mean() == pytest.approx(note["tissue_mm2"] / 1.54, abs=0.02)
+
+
+def test_ink_keeps_away_from_lesions(pools: TissuePools, outlines: list[LesionOutline]) -> None:
+    plan = SlidePlan(width=1400, height=1100, nodes=1, lesions=("micro",), mpp=1.0)
+    rng = np.random.default_rng(2)
+    slide = compose_slide(plan, tissue=QuiltedTissue(pools), outlines=outlines, rng=rng)
+    before = slide.rgb.copy()
+    laid = [lay_ink(slide, rng) for _ in range(6)]
+    assert any(laid)
+    assert (slide.rgb != before).any()
+    assert np.array_equal(slide.rgb[slide.tumour], before[slide.tumour])
