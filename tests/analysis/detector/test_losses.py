@@ -75,10 +75,8 @@ def test_only_the_centre_of_a_patch_is_judged() -> None:
     logit = torch.full((1, 24, 24), -5.0)
     logit[:, :6] = 9.0
     assert pool_centre(logit, centre_px=32, stride=4).item() == pytest.approx(-5.0, abs=1e-4)
-    logit[:, 8:16, 8:16] = 3.0
-    assert pool_centre(logit, centre_px=32, stride=4).item() == pytest.approx(3.0)
-    logit[:, 8:12, 8:16] = 1.0  # every cell of the centre counts alike
-    assert pool_centre(logit, centre_px=32, stride=4).item() == pytest.approx(2.0)
+    logit[:, 12, 12] = 9.0
+    assert pool_centre(logit, centre_px=32, stride=4).item() > 3
 
 
 def test_patch_loss_falls_in_a_few_steps() -> None:
