@@ -129,10 +129,10 @@ class Trainer:
         return {"patch": patch_loss(out, torch.from_numpy(label), centre_px=centre_px)}
 
     def _patch_batch(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Somewhat more tumour than there is among the patches; the hard negatives are half of the normal ones."""
+        """As many tumour as normal centres nearly; the hard negatives are half of the normal ones."""
         n, rng = self.config.train.patch_batch, self.rng
         sets = [self.material.positive, self.material.negative, self.material.hard_negative]
-        shares = [0.28, 0.36, 0.36]
+        shares = [0.38, 0.31, 0.31]
         shares = [share if len(s) else 0.0 for share, s in zip(shares, sets, strict=True)]
         which = rng.choice(3, size=n, p=np.array(shares) / sum(shares))
         rgb, label = [], []

@@ -122,14 +122,12 @@ def attention_loss(outs: list[LevelOutput], targets: list[LevelTarget]) -> Tenso
 
 
 def pool_centre(logit: Tensor, *, centre_px: float, stride: int) -> Tensor:
-    """Mean of a map (B, h, w) over the centre square of `centre_px` input pixels -> (B,).
-
-    The mean learns faster than a soft maximum on few patches (held-out AUC 0.957 against 0.950 after five epochs).
-    """
+    """Soft maximum (log mean exp) of a map (B, h, w) over the centre square of `centre_px` input pixels -> (B,)."""
     h, w = logit.shape[-2:]
     half = max(1, round(centre_px / stride / 2))
     top, left = h // 2 - half, w // 2 - half
-    return logit[:, max(top, 0) : h // 2 + half, max(left, 0) : w // 2 + half].flatten(1).mean(dim=1)
+    square = logit[:, max(top, 0) : h // 2 + half, max(left, 0) : w // 2 + half].flatten(1)
+    return torch.logsumexp(square, dim=1) - torch.log(torch.tensor(float(square.shape[1])))
 
 
 def patch_logits(out: NetworkOutput, *, centre_px: float) -> dict[str, Tensor]:
