@@ -240,15 +240,24 @@ class TorchEngine(_Parts):
 _EXAMPLE_PX = 128
 
 
+def _openvino_that_keeps_quiet() -> Any:
+    """OpenVINO's converter reports its use to its maker unless its telemetry package is absent. Nothing leaves the house."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    import openvino  # takes a second and is optional
+    from openvino.tools.ovc import telemetry_stub
+
+    for name, module in list(sys.modules.items()):  # whoever imported it before us
+        if name.startswith("openvino.tools.ovc") and hasattr(module, "tm"):
+            module.tm = telemetry_stub
+    return openvino
+
+
 class OpenVinoEngine(_Parts):
     """One stream with one thread per worker, 32-bit floats, any size of window."""
 
     def __init__(self, network: Detector, *, workers: int) -> None:
         super().__init__(network, workers=workers)
-        # OpenVINO's converter reports its use to its maker unless this package is absent: nothing leaves the house
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-        import openvino  # takes a second and is optional
-
+        openvino = _openvino_that_keeps_quiet()
         self.name = f"openvino {openvino.__version__.split('-')[0]}"
         self._openvino, self._core = openvino, openvino.Core()
         self._network = _fused(network)

@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
 
-from analysis.detector.boxes import decode_boxes
+from analysis.detector.boxes import Level, decode_boxes
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
 from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
-from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.network.detector import Detector, NetworkOutput, to_input
 from analysis.detector.patch_file import PatchSet
 from analysis.detector.reference_data import reference_data_folder
 from analysis.detector.training.regions import Region, RegionMaker, make_sheets
@@ -51,7 +51,7 @@ def judge_regions(network: Detector, regions: list[Region]) -> dict[str, Any]:
         with torch.inference_mode():
             out = network(to_input(region.rgb[None]))
             p = torch.sigmoid(out.tumour_logit[0, 0]).numpy()
-            boxes = decode_boxes(out)
+            boxes = decode_boxes(_levels(out))
         half = DENSE_STRIDE // 2
         tumour, ignore = (a[half::DENSE_STRIDE, half::DENSE_STRIDE] for a in (region.instance > 0, region.ignore))
         yes = (p >= 0.5) & ~ignore
@@ -64,6 +64,17 @@ def judge_regions(network: Detector, regions: list[Region]) -> dict[str, Any]:
         "lesions": len(overlaps),
         "box_iou": round(float(np.mean(overlaps)), 4) if overlaps else None,
     }
+
+
+def _levels(out: NetworkOutput) -> list[Level]:
+    return [
+        (
+            level.stride,
+            torch.sqrt(torch.sigmoid(level.class_logit[0, 0]) * torch.sigmoid(level.quality_logit[0, 0])).numpy(),
+            level.box[0].numpy(),
+        )
+        for level in out.levels
+    ]
 
 
 def _whole_boxes(region: Region) -> list[tuple[int, int, int, int]]:

@@ -84,7 +84,7 @@ def test_missing_weights_and_cards_are_refused(folder: Path, tmp_path: Path) -> 
 
 
 def test_the_card_is_read_without_torch() -> None:
-    code = "import sys; import analysis.detector.card as c; c.shipped_models(); assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = "import sys; import analysis.detector.card as c; c.shipped_models(); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
