@@ -1,9 +1,12 @@
-"""The card of a model version, read with the standard library alone: the web process shows it and never loads torch."""
+"""The card of a model version, read without torch: the web process shows it."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
+
+from analysis.detector.calibration import CalibrationDamaged, calibrations_of
+from analysis.detector.drift import valid_reference
 
 WEIGHTS_NAME = "weights.safetensors"
 CARD_NAME = "model.json"
@@ -28,6 +31,13 @@ def read_card(folder: Path) -> dict[str, Any]:
     missing = [key for key in ("version", "sha256", "config", "card") if key not in card]
     if missing:
         raise ModelRefused(f"{folder.name}: {CARD_NAME} lacks {', '.join(missing)}")
+    try:
+        calibrations_of(card["card"], weights_sha256=str(card["sha256"]))
+    except CalibrationDamaged as problem:
+        raise ModelRefused(f"{folder.name}: {problem}") from problem
+    references = card["card"].get("drift_reference") or {}
+    if not isinstance(references, dict) or not all(valid_reference(one) for one in references.values()):
+        raise ModelRefused(f"{folder.name}: the drift reference of the card is damaged")
     return card
 
 
