@@ -2,10 +2,12 @@
 
 python -m analysis.detector.evaluate patches FILE.npz [--json]   labelled patches: AUC, accuracy, AUC per stain
 python -m analysis.detector.evaluate slides FOLDER [--json]      slides with ASAP XML and reference.csv: AUC, FROC, size classes
+python -m analysis.detector.evaluate calibrate --record FILE     probabilities, threshold, triage band from validation slides
 python -m analysis.detector.evaluate card                        writes the model card page from the model folder
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -16,12 +18,15 @@ import numpy as np
 import torch
 
 from analysis.detector.annotations import AnnotationError
+from analysis.detector.calibrating import CannotCalibrate, Rules, calibrate, suspicion_threshold
 from analysis.detector.card import ModelRefused, default_model_folder, read_card
+from analysis.detector.drift import reference_of
 from analysis.detector.infer import PROFILES, ScaleUnknown, write_whole
 from analysis.detector.model_card import card_page
 from analysis.detector.patch_file import PatchFileError, load_patches
 from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
 from analysis.detector.training.patch_scores import score_patches
+from analysis.detector.validation_record import RecordDamaged, load_record
 from analysis.detector.weights import LoadedModel, load_model, write_card
 from analysis.metrics.intervals import bootstrap
 from analysis.metrics.roc import auc
@@ -80,11 +85,44 @@ def _slides(options: argparse.Namespace) -> dict[str, Any]:
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    found = evaluate_folder(options.folder, model, profile=options.profile, say=say)
+    if options.scan:
+        read = dataclasses.replace(model.config.read, mpp=model.config.read.scan_mpp)
+        model = dataclasses.replace(model, config=dataclasses.replace(model.config, read=read))
+
+    def keep(record: dict[str, Any]) -> None:
+        write_whole(options.validation_record, (json.dumps(record) + "\n").encode())
+
+    keep_record = keep if options.validation_record else None
+    found = evaluate_folder(options.folder, model, profile=options.profile, say=say, keep_record=keep_record)
     if options.record:
         summary = {key: value for key, value in found.items() if key != "slides_detail"}
         record_evaluation(options.model or default_model_folder(), f"slides_{options.profile}", summary)
     return found
+
+
+def _calibrate(options: argparse.Namespace) -> dict[str, Any]:
+    folder = options.model or default_model_folder()
+    content = read_card(folder)
+    record = load_record(options.record)
+    scanned = load_record(options.scan_record) if options.scan_record else None
+    for one in filter(None, (record, scanned)):
+        if one.weights_sha256 != content["sha256"]:
+            raise RecordDamaged(f"the record was made by other weights than those of {folder.name}; evaluate again")
+    found: dict[str, Any] = {}
+    if scanned is not None:
+        found["suspicion"] = suspicion_threshold(scanned)
+        content["config"]["read"]["suspicious_probability"] = found["suspicion"]["value"]
+        content["card"]["suspicion"] = found["suspicion"]
+    fit = calibrate(record, Rules(alpha=options.alpha, sensitivity=options.sensitivity))
+    found["calibration"] = fit.to_json()
+    content["card"].setdefault("calibration", {})[fit.profile] = fit.to_json()
+    if fit.profile == "standard":
+        content["card"]["threshold"] = fit.threshold["score"]
+    reference = reference_of([(slide.drift, slide.features) for slide in record.slides])
+    if reference is not None:
+        content["card"].setdefault("drift_reference", {})[fit.profile] = reference
+    write_card(folder, content)
+    return {**found, "triage": fit.triage.promise, "drift_reference_slides": reference and reference["slides"]}
 
 
 def _card(options: argparse.Namespace) -> dict[str, Any]:
@@ -102,6 +140,13 @@ def record_evaluation(folder: Path, name: str, result: dict[str, Any]) -> None:
 
 def _text(found: dict[str, Any]) -> str:
     return "\n".join(f"{key}: {value}" for key, value in found.items() if key != "slides_detail")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("must lie between 0 and 1")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +167,28 @@ def _parser() -> argparse.ArgumentParser:
     slides.add_argument("folder", type=Path, metavar="FOLDER")
     slides.add_argument("--profile", choices=PROFILES, default="standard")
     slides.add_argument("--record", action="store_true", help="keep the result in the model's card")
+    slides.add_argument(
+        "--validation-record",
+        type=Path,
+        metavar="FILE.json",
+        help="keep what `calibrate` needs; validation slides only",
+    )
+    slides.add_argument(
+        "--scan", action="store_true", help="read once, at the spacing of the scan of `fast` (for --scan-record)"
+    )
     slides.set_defaults(act=_slides)
+    calibration = commands.add_parser(
+        "calibrate", parents=[common], help="fit probabilities, threshold and triage band; kept in the model's card"
+    )
+    calibration.add_argument("--record", type=Path, required=True, metavar="FILE.json", help="of `slides`")
+    calibration.add_argument(
+        "--scan-record", type=Path, metavar="FILE.json", help="of `slides --scan`: sets where `fast` looks again"
+    )
+    calibration.add_argument("--alpha", type=_share, default=Rules.alpha, help="share that the triage band may miss")
+    calibration.add_argument(
+        "--sensitivity", type=_share, default=Rules.sensitivity, help="share of lesions that the threshold must find"
+    )
+    calibration.set_defaults(act=_calibrate)
     card = commands.add_parser("card", parents=[common], help="write the model card page")
     card.add_argument("--out", type=Path, default=Path("docs/reference/model-card.md"))
     card.set_defaults(act=_card)
@@ -142,6 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
         AnnotationError,
         ReferenceTableError,
         ScaleUnknown,
+        RecordDamaged,
+        CannotCalibrate,
         WsiError,
         OSError,
     ) as problem:

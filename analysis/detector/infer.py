@@ -127,7 +127,12 @@ def detect(
     if model.config.read.second_look:
         looked = time.monotonic()
         lesions = second_look.look_again(
-            source, model, lesions, on_progress=on_progress, before_each=run.stop_if_cancelled
+            source,
+            run.engine,
+            lesions,
+            mpp=model.config.read.mpp,
+            on_progress=on_progress,
+            before_each=run.stop_if_cancelled,
         )
         seconds["second_look"] = time.monotonic() - looked
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)

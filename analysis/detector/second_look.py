@@ -10,16 +10,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from analysis.detector.detection import LesionFinding
+from analysis.detector.engine import Engine
 from analysis.detector.lesions import SCORE_CELLS
-from analysis.detector.network.detector import to_input
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import MAP_MPP
-from analysis.detector.weights import LoadedModel
 
 MOST_CANDIDATES = 50
 LOWEST_SCORE = 0.05
@@ -32,13 +30,14 @@ SURE = 1e-4
 
 def look_again(
     source: PixelSource,
-    model: LoadedModel,
+    engine: Engine,
     lesions: tuple[LesionFinding, ...],
     *,
+    mpp: float,
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
 ) -> tuple[LesionFinding, ...]:
-    """The same lesions, strongest first by both looks together; `before_each` may raise to stop.
+    """The same lesions, strongest first by both looks together. `mpp` is what the network reads; `before_each` may raise to stop.
 
     The score of a candidate becomes the mean of both looks in log odds. What is not looked at again keeps its score.
     """
@@ -46,7 +45,7 @@ def look_again(
     looked = []
     for n, lesion in enumerate(candidates, start=1):
         before_each()
-        again = second_score(source, model, lesion)
+        again = second_score(source, engine, lesion, mpp=mpp)
         looked.append(dataclasses.replace(lesion, score=both_looks(lesion.score, again), second_look=round(again, 4)))
         on_progress("second look", n / len(candidates))
     everything = [*looked, *lesions[len(candidates) :]]
@@ -60,9 +59,9 @@ def both_looks(first: float, second: float) -> float:
     return round(1 / (1 + math.exp(-mean)), 4)
 
 
-def second_score(source: PixelSource, model: LoadedModel, lesion: LesionFinding) -> float:
+def second_score(source: PixelSource, engine: Engine, lesion: LesionFinding, *, mpp: float) -> float:
     """Mean probability of the lesion's strongest cells near its peak, as `lesions.py` scores, over eight orientations."""
-    p = _map_of(_field(source, lesion, mpp=model.config.read.mpp), model)
+    p = _map_of(_field(source, lesion, mpp=mpp), engine)
     inside = p[_shape_near_peak(source, lesion)]
     return float(np.sort(inside)[-SCORE_CELLS:].mean())
 
@@ -83,12 +82,10 @@ def _field(source: PixelSource, lesion: LesionFinding, *, mpp: float) -> NDArray
     return np.rint(mean).astype(np.uint8)
 
 
-def _map_of(field: NDArray[np.uint8], model: LoadedModel) -> NDArray[np.float32]:
+def _map_of(field: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
     """Mean map of the middle, cells of MAP_MPP, over the eight orientations turned back."""
     turned = [np.rot90(mirrored, k) for mirrored in (field, field[:, ::-1]) for k in range(4)]
-    with torch.inference_mode():
-        _, logit, _ = model.network.trunk(to_input(np.stack(turned)))
-        p = torch.sigmoid(logit[:, 0]).numpy()
+    p = engine.read(np.stack(turned)).probability
     back = [np.rot90(one, -(i % 4)) for i, one in enumerate(p)]
     mean = np.mean([one if i < 4 else one[:, ::-1] for i, one in enumerate(back)], axis=0)
     per_cell = round(len(mean) / (FIELD_UM / MAP_MPP))

@@ -11,6 +11,7 @@ import numpy as np
 from analysis.detector.annotations import paint, read_asap
 from analysis.detector.detection import Detection
 from analysis.detector.infer import detect
+from analysis.detector.validation_record import record_document, slide_record
 from analysis.detector.weights import LoadedModel
 from analysis.metrics.agreement import confusion
 from analysis.metrics.froc import SlideHits, froc_2016, froc_stepped
@@ -45,6 +46,8 @@ class JudgedSlide:
     """Largest size class among the lesions at or above the threshold; negative without one."""
     itc_found: int
     itc: int
+    record: dict[str, Any]
+    """For calibrating (`validation_record.py`)."""
 
 
 def read_reference(folder: Path) -> list[Reference]:
@@ -75,9 +78,17 @@ def _reference(folder: Path, row: dict[str, str]) -> Reference:
 
 
 def evaluate_folder(
-    folder: Path, model: LoadedModel, *, profile: str = "standard", say: Callable[[str], None] = print
+    folder: Path,
+    model: LoadedModel,
+    *,
+    profile: str = "standard",
+    say: Callable[[str], None] = print,
+    keep_record: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Raises ReferenceTableError, AnnotationError and what reading a slide raises."""
+    """`keep_record` is given the record of the slides for calibrating.
+
+    Raises ReferenceTableError, AnnotationError and what reading a slide raises.
+    """
     from slides.wsi.sandbox import open_pixels  # starts child processes: only when there are slides to read
 
     judged = []
@@ -87,6 +98,16 @@ def evaluate_folder(
             one = judge(reference, detection, width=source.width, height=source.height, threshold=_threshold(model))
         say(f"{reference.path.name}: {one.called}, score {detection.slide_score}, {detection.seconds['total']:.1f} s")
         judged.append(one)
+    if keep_record:
+        keep_record(
+            record_document(
+                weights_sha256=model.sha256,
+                profile=profile,
+                read=vars(model.config.read),
+                composed=bool(model.card.get("composed_evaluation", True)),
+                slides=[one.record for one in judged],
+            )
+        )
     return summarise(judged, model=model, profile=profile)
 
 
@@ -109,6 +130,7 @@ def judge(reference: Reference, detection: Detection, *, width: int, height: int
         called=next((c for c in ("macro", "micro", "itc") if c in found), "negative"),
         itc_found=_itc_found(truth, points),
         itc=len(truth.itc),
+        record=slide_record(name=reference.path.stem, tumour=reference.tumour, detection=detection, truth=truth),
     )
 
 
