@@ -40,6 +40,8 @@ FEWEST_LESIONS = 10
 """Found lesions of each kind (true, false) without which nothing is fitted."""
 FEWEST_SLIDES = 5
 BINS = 10
+ONLY_OF_FAST = ("scan_mpp", "suspicious_probability")
+"""Of the reading: what does not touch a `standard` result."""
 
 Floats = NDArray[np.float64]
 Judged = tuple[float, bool]
@@ -74,7 +76,7 @@ def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
     return Calibration(
         weights_sha256=record.weights_sha256,
         profile=record.profile,
-        read=record.read,
+        read={k: v for k, v in record.read.items() if record.profile == "fast" or k not in ONLY_OF_FAST},
         fitted_on={
             "record_sha256": record.sha256,
             "composed": record.composed,
