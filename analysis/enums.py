@@ -15,7 +15,17 @@ class Profile(models.TextChoices):
 
 class RunStatus(models.TextChoices):
     COMPLETE = "complete", "complete"
-    INCOMPLETE = "incomplete", "incomplete: part of the tissue could not be read"
+    INCOMPLETE = "incomplete", "incomplete: part of the tissue was not read or is out of focus"
+    CANNOT_ASSESS = "cannot_assess", "cannot assess"
+
+
+class TriageBand(models.TextChoices):
+    """What the slide score alone says, with the promise of the model's calibration. Never a call."""
+
+    AI_NEGATIVE = "ai_negative", "AI-negative band"
+    MUST_REVIEW = "must_review", "must be reviewed"
+    AI_POSITIVE = "ai_positive", "AI-positive band"
+    NONE = "none", "no band promised"
     CANNOT_ASSESS = "cannot_assess", "cannot assess"
 
 

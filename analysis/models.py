@@ -6,7 +6,8 @@ from django.db import models
 from django.db.models import Q
 
 from analysis.card_figures import Figure, figures_of
-from analysis.enums import ModelState, Profile, RunStatus, SizeClass
+from analysis.detector.calibration import Calibration, calibrations_of
+from analysis.enums import ModelState, Profile, RunStatus, SizeClass, TriageBand
 from slides.models import Slide
 
 
@@ -39,6 +40,11 @@ class ModelVersion(models.Model):
         return [figure for measured_on, figures in evaluation.items() for figure in figures_of(measured_on, figures)]
 
     @property
+    def calibrations(self) -> list[Calibration]:
+        """One for each profile that the card is calibrated for."""
+        return list(calibrations_of(self.card, weights_sha256=self.sha256).values())
+
+    @property
     def path(self) -> Path:
         folder = Path(self.folder)
         return folder if folder.is_absolute() else Path(settings.BASE_DIR) / folder
@@ -57,6 +63,11 @@ class Run(models.Model):
     status = models.CharField(max_length=15, choices=RunStatus.choices)
     status_reason = models.TextField(blank=True)
     slide_score = models.FloatField(null=True)
+    slide_probability = models.FloatField(null=True, help_text="Calibrated; empty when the model is not.")
+    triage = models.CharField(max_length=15, choices=TriageBand.choices, default=TriageBand.NONE)
+    triage_words = models.TextField(blank=True, help_text="The promise of the band, or why there is none.")
+    calibration = models.CharField(max_length=16, blank=True, help_text="Digest of the calibration used.")
+    quality = models.JSONField(default=dict, help_text="blurred, tissue_share: shares of 0 to 1.")
     threshold = models.FloatField(help_text="The model version's threshold when the run was made.")
     tissue_mm2 = models.FloatField()
     analysed_fraction = models.FloatField()
@@ -65,7 +76,7 @@ class Run(models.Model):
     mpp_y = models.FloatField()
     slide_sha256 = models.CharField(max_length=64)
     seconds = models.JSONField(default=dict)
-    drift = models.JSONField(default=dict)
+    drift = models.JSONField(default=dict, help_text="Statistics of the tissue; z_... in SD of the reference slides.")
     software_version = models.CharField(max_length=40)
     heatmap_rows = models.PositiveIntegerField()
     heatmap_cols = models.PositiveIntegerField()
@@ -84,6 +95,11 @@ class Run(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(analysed_fraction__gte=0, failed_fraction__gte=0), name="fractions_not_negative"
+            ),
+            # What was not read whole is never in the negative band, whoever writes the row.
+            models.CheckConstraint(
+                condition=~Q(triage=TriageBand.AI_NEGATIVE) | Q(status=RunStatus.COMPLETE),
+                name="only_a_complete_run_is_in_the_negative_band",
             ),
         ]
         ordering = ["-created_at"]
@@ -120,6 +136,8 @@ class Lesion(models.Model):
     mean_probability = models.FloatField()
     peak_probability = models.FloatField()
     box_score = models.FloatField(null=True)
+    second_look = models.FloatField(null=True, help_text="What the second look alone said; empty without one.")
+    probability = models.FloatField(null=True, help_text="Calibrated; empty when the model is not.")
     has_field = models.BooleanField(default=False, help_text="A field was cut for the gallery.")
 
     class Meta:

@@ -1,5 +1,6 @@
 """Requesting a run, doing it in the worker, and keeping its result: all or nothing."""
 
+import dataclasses
 import gzip
 import hashlib
 import logging
@@ -12,7 +13,8 @@ from django.conf import settings
 from django.db import transaction
 
 from accounts.models import User
-from analysis.enums import Profile, RunStatus
+from analysis.detector.calibration import calibrations_of
+from analysis.enums import Profile, RunStatus, TriageBand
 from analysis.errors import CannotDetect
 from analysis.models import Lesion, ModelVersion, Run
 from analysis.models_registry import active_model
@@ -55,7 +57,13 @@ def parameters_of(*, slide: Slide, model_version: ModelVersion, profile: Profile
         "model_version": str(model_version.pk),
         "weights_sha256": model_version.sha256,
         "profile": str(profile),
-    }
+    } | _calibration_of(model_version, profile)
+
+
+def _calibration_of(model_version: ModelVersion, profile: Profile) -> dict[str, str]:
+    """Empty for a version that is not calibrated for this profile."""
+    known = calibrations_of(model_version.card, weights_sha256=model_version.sha256).get(str(profile))
+    return {"calibration": known.digest} if known else {}
 
 
 @transaction.atomic
@@ -132,6 +140,8 @@ def _detect(
         raise JobFailed(f"The model version cannot be loaded: {error}") from error
     if model.sha256 != job.parameters["weights_sha256"]:
         raise JobFailed("The weights on disk are not those of the registered model version. Nothing was detected.")
+    # what was registered decides, not what the folder says of itself by now
+    model = dataclasses.replace(model, card=model_version.card)
     assert slide.mpp_x is not None
     assert slide.mpp_y is not None
     try:
@@ -179,6 +189,11 @@ def finish_run(
         status=RunStatus(detection.status),
         status_reason=detection.status_reason,
         slide_score=detection.slide_score,
+        slide_probability=detection.slide_probability,
+        triage=TriageBand(detection.triage),
+        triage_words=detection.triage_words,
+        calibration=detection.calibration,
+        quality=dict(detection.quality),
         threshold=model_version.threshold,
         tissue_mm2=detection.tissue.mm2,
         analysed_fraction=detection.tissue.analysed,
@@ -211,6 +226,8 @@ def finish_run(
             slide_id=slide.pk,
             details={
                 "status": run.status,
+                "triage": run.triage,
+                "calibration": run.calibration,
                 "lesions": len(detection.lesions),
                 "weights_sha256": model_version.sha256,
                 "slide_sha256": run.slide_sha256,
@@ -271,6 +288,8 @@ def _lesion(run: Run, finding: "LesionFinding", *, has_field: bool) -> Lesion:
         mean_probability=finding.mean_p,
         peak_probability=finding.peak_p,
         box_score=finding.box_score,
+        second_look=finding.second_look,
+        probability=finding.probability,
         has_field=has_field,
     )
 

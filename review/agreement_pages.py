@@ -21,6 +21,7 @@ from review.enums import CallStage
 from review.pages import boot_data
 from review.reporting.agreement import Filter, discordances, pairs, two_by_two
 from review.reporting.agreement_csv import discordances_csv, figures_csv, pairs_csv
+from review.reporting.drift_summary import drift_rows
 from review.state import other_read_facts
 from slides.enums import SlideState
 from slides.models import Slide
@@ -67,6 +68,7 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
         "tables": [two_by_two(unaided, CallStage.UNAIDED), two_by_two(final, CallStage.FINAL)],
         "discordances": discordances(unaided, final),
         "any_pairs": bool(unaided or final),
+        "drift": drift_rows(user=requester(request)),
         "query": request.GET.urlencode(),
         "blinded": visibility.blinded_slides(requester(request)).count(),
     }

@@ -4,6 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from analysis.detector.detection import NOT_CALIBRATED
+from analysis.detector.drift import in_words
 from analysis.models import Lesion, Run
 from review.enums import CallValue, Meaning, RejectReason, Verdict
 from review.visibility import AiShown
@@ -90,6 +92,10 @@ def run_facts(run: Run) -> dict[str, Any]:
         "status": run.status,
         "status_reason": run.status_reason,
         "slide_score": run.slide_score,
+        "slide_probability": run.slide_probability,
+        "triage": {"band": run.triage, "words": run.triage_words or NOT_CALIBRATED},
+        "blurred": run.quality.get("blurred"),
+        "unlike_reference": list(in_words(run.drift)),
         "tissue": {"mm2": run.tissue_mm2, "analysed": run.analysed_fraction, "failed": run.failed_fraction},
         "made_at": run.created_at.isoformat(),
     }
@@ -100,6 +106,7 @@ def lesion_facts(lesion: Lesion, *, base_url: str) -> dict[str, Any]:
         "id": str(lesion.pk),
         "rank": lesion.rank,
         "score": lesion.score,
+        "probability": lesion.probability,
         "peak": [lesion.peak_x0, lesion.peak_y0],
         "outline": lesion.outline,
         "bbox": lesion.bbox,

@@ -117,6 +117,15 @@ class Calibration:
         return {"format": FORMAT, **dataclasses.asdict(self)}
 
     @property
+    def reliability_rows(self) -> list[dict[str, Any]]:
+        """Slides, then lesions; `from` is no name that a template can say."""
+        return [
+            {**row, "kind": kind, "low_p": row["from"], "high_p": row["to"]}
+            for kind, name in (("slides", "slide"), ("lesions", "lesion"))
+            for row in self.reliability[name]
+        ]
+
+    @property
     def digest(self) -> str:
         """Of its content: results that carry another digest were calibrated otherwise."""
         return _digest(self.to_json())
