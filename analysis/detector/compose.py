@@ -29,7 +29,7 @@ from analysis.detector.composing.composed_slide import LONGEST_UM, ComposedSlide
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.sheets import QuiltedTissue, SheetTissue
 from analysis.detector.composing.slide_file import doubled, write_mask, write_pyramid
-from analysis.detector.composing.slide_set import PlannedSlide, lay_artefacts, plan_set
+from analysis.detector.composing.slide_set import CANVAS_PX, PlannedSlide, lay_artefacts, plan_set
 from analysis.detector.composing.splits import (
     OUTLINES_OF,
     SPLITS,
@@ -176,8 +176,13 @@ def compose_set(request: SetRequest, *, data: Path, say: Callable[[str], None] =
     """Write the set and return what tags.json holds. The same request gives the same bytes. Raises NoRoom, PoolTooSmall."""
     split = load_split(data, request.split, validation_percent=request.validation_percent)
     outlines = load_outlines(data / "camelyon16_lesion_polygons.npz", split=OUTLINES_OF[request.split])
-    size = {"canvas_px": request.canvas_px} if request.canvas_px else {}
-    planned = plan_set(prefix=request.split, slides=request.slides, seed=request.seed, mpp=PATCH_MPP, **size)
+    planned = plan_set(
+        prefix=request.split,
+        slides=request.slides,
+        seed=request.seed,
+        mpp=PATCH_MPP,
+        canvas_px=request.canvas_px or CANVAS_PX,
+    )
     stains = sorted({one.stain for one in planned})
     tissues = {stain: tissue_of(split, stain=stain, widen=request.widen) for stain in stains}
     sheets = {s: SheetTissue(t.patches, seed=(request.seed, *s.encode())) for s, t in tissues.items()}

@@ -248,7 +248,7 @@ def _openvino_that_keeps_quiet() -> Any:
 
     for name, module in list(sys.modules.items()):  # whoever imported it before us
         if name.startswith("openvino.tools.ovc") and hasattr(module, "tm"):
-            module.tm = telemetry_stub
+            setattr(module, "tm", telemetry_stub)  # noqa: B010  (no attribute that types know)
     return openvino
 
 

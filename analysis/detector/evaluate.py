@@ -21,9 +21,10 @@ from analysis.detector.annotations import AnnotationError
 from analysis.detector.calibrating import CannotCalibrate, Rules, calibrate, suspicion_threshold
 from analysis.detector.card import ModelRefused, default_model_folder, read_card
 from analysis.detector.drift import reference_of
-from analysis.detector.infer import PROFILES, ScaleUnknown, write_whole
+from analysis.detector.infer import ScaleUnknown, write_whole
 from analysis.detector.model_card import card_page
 from analysis.detector.patch_file import PatchFileError, load_patches
+from analysis.detector.reading import PROFILES
 from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
 from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.validation_record import RecordDamaged, load_record

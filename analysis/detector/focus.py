@@ -8,6 +8,7 @@ small part of what the slide's own sharpest tissue reaches, so that half a blurr
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def floor_at(mpp: float) -> float:
 
 
 def find_blur(
-    sharpness: NDArray[np.float32], read: NDArray[np.bool_], overview_rgb: NDArray[np.uint8], *, mpp: float
+    sharpness: NDArray[np.floating[Any]], read: NDArray[np.bool_], overview_rgb: NDArray[np.uint8], *, mpp: float
 ) -> Focus:
     """All (rows, cols) of the map: `cell_sharpness` at `mpp`, the tissue cells that were read, and the overview's colours."""
     stained = read & (overview_rgb[..., 1] < STAINED_GREEN)

@@ -134,7 +134,7 @@ class _Cutter:
 
     def _cost_of_halves(self, cells: NDArray[np.bool_], places: NDArray[np.intp]) -> NDArray[np.float64]:
         """Cost of the two cropped halves for a cut before each of `places` along the first axis."""
-        filled = cells.any(axis=1)
+        filled = np.asarray(cells.any(axis=1), bool)
         low = np.where(filled, cells.argmax(axis=1), cells.shape[1])
         high = np.where(filled, cells.shape[1] - cells[:, ::-1].argmax(axis=1), 0)
         rows = np.arange(len(filled))
@@ -142,7 +142,7 @@ class _Cutter:
         after = _extent(low[::-1], high[::-1], np.where(filled, rows, len(rows))[::-1], np.where(filled, rows + 1, 0)[::-1])  # fmt: skip
         total = np.zeros(len(places))
         for (deep, wide), index in ((before, places - 1), (after, len(rows) - places - 1)):
-            d, w = deep[index] * float(self.px), wide[index] * float(self.px)
+            d, w = (deep[index] * self.px).astype(np.float64), (wide[index] * self.px).astype(np.float64)
             total += np.where(d > 0, self._cost(d, w), 0)
         return total
 

@@ -118,7 +118,7 @@ def _near_lesion(slide: ComposedSlide, stroke: NDArray[np.bool_], top: int, left
     wide = np.zeros(around.shape, bool)
     ys, xs = np.nonzero(stroke[::8, ::8])
     rows, cols = ys + (top - y0) // 8, xs + (left - x0) // 8
-    inside = (rows < wide.shape[0]) & (cols < wide.shape[1])
+    inside = (rows < len(wide)) & (cols < len(wide[0]))
     wide[rows[inside], cols[inside]] = True
     return bool((binary_dilation(wide, iterations=far // 8) & around).any())
 

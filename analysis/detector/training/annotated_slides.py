@@ -241,7 +241,7 @@ def _lesion_sites(
         lesions.append(_some(own, wanted, cell, rng, corner))
         edges.append(_some(own & ~binary_erosion(own), EDGE_SITES_PER_LESION, cell, rng, corner))
         small.append(longest_diameter_um(own) / MAP_MPP * FINE_MPP <= SMALL_UM)
-    tumour8 = fine.reshape(shape8[0], step, shape8[1], step).any(axis=(1, 3))
+    tumour8: NDArray[np.bool_] = np.asarray(fine.reshape(shape8[0], step, shape8[1], step).any(axis=(1, 3)), bool)
     return tuple(lesions), tuple(edges), tuple(small), tumour8
 
 

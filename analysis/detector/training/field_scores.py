@@ -1,6 +1,7 @@
 """What the network says of fields of slides: for the choice of the checkpoint, and for finding false finds."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ def tumour_probability(network: Detector, field: Field) -> NDArray[np.float32]:
     return p
 
 
-def _cells(mask: NDArray[np.generic], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _cells(mask: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The mask (px) at the middle of each cell of the network's map."""
     half = DENSE_STRIDE // 2
     at: NDArray[np.bool_] = mask[half::DENSE_STRIDE, half::DENSE_STRIDE][: shape[0], : shape[1]] > 0

@@ -15,6 +15,7 @@ from scipy.ndimage import binary_dilation, label
 
 from analysis.detector.composing.composed_slide import NoRoom, SlidePlan, compose_slide
 from analysis.detector.composing.outlines import LesionOutline
+from analysis.detector.composing.sheets import QuiltedTissue
 from analysis.detector.composing.tissue_pool import TissuePools
 from analysis.detector.patch_file import PatchSet
 from analysis.detector.training.augmentation import turn
@@ -129,7 +130,7 @@ def _composed(
     plan = SlidePlan(width=WIDTH, height=HEIGHT, nodes=1, lesions=lesions, mpp=mpp)
     for _ in range(_TRIES):
         try:
-            composed = compose_slide(plan, pools=pools, outlines=outlines, rng=rng)
+            composed = compose_slide(plan, tissue=QuiltedTissue(pools), outlines=outlines, rng=rng)
         except NoRoom:
             continue
         instance, _ = label(composed.tumour, structure=np.ones((3, 3)))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.detector.configuration import ConfigurationError, DetectorConfig
-from analysis.detector.training.annotated_slides import AnnotatedRegions, MixedRegions, open_slides
+from analysis.detector.training.annotated_slides import AnnotatedRegions, Field, MixedRegions, open_slides
 from analysis.detector.training.material import Material
 from analysis.detector.training.slide_folders import AnnotatedSlide, divide, find_slides
 
@@ -40,7 +40,7 @@ def add_slides(material: Material, config: DetectorConfig, folder: Path, *, say:
     train = opened(inventory.of("train"))
     assert train is not None  # divide() saw to it
     held = opened(inventory.of("validation")) if any(s.tumour for s in inventory.of("validation")) else None
-    fields = ()
+    fields: tuple[Field, ...] = ()
     if held is not None:
         per_lesion, normal = VALIDATION_FIELDS_PER_LESION, VALIDATION_NORMAL_FIELDS
         fields = tuple(held.fixed_fields(per_lesion=per_lesion, normal=normal))

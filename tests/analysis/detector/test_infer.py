@@ -27,7 +27,9 @@ def result_of(detection: Detection) -> tuple[object, ...]:
 SMALL_WINDOW_PX = 512 * 512
 
 
-def test_the_result_does_not_depend_on_how_the_tissue_is_cut(noise_slide: ArraySource, small_model: LoadedModel) -> None:
+def test_the_result_does_not_depend_on_how_the_tissue_is_cut(
+    noise_slide: ArraySource, small_model: LoadedModel
+) -> None:
     first, second = (
         detect(noise_slide, small_model, grid_shift_px=shift, margin_px=192, largest_window_px=size)
         for shift, size in ((0, SMALL_WINDOW_PX), (128, 576 * 576))
