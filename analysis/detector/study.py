@@ -1,6 +1,6 @@
 """Many short trainings under one plan: `python -m analysis.detector.study [PLAN.toml] --out FOLDER [--only STUDY]`.
 
-A plan (configs/studies.toml) names studies: learning curves, training on one scanner, ablations. A study changes some
+A plan (plans/studies.toml) names studies: learning curves, training on one scanner, ablations. A study changes some
 keys of one base configuration, trains each variant with each seed for a fixed number of steps, takes the last averaged
 weights (no choice among checkpoints) and scores them once on the test fold. Each run leaves one JSON file in FOLDER;
 runs that are there are not done again, so a study that was killed goes on with the run it was at. `--report` prints the
@@ -31,7 +31,7 @@ from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.training.region_scores import judge_regions, test_regions
 from analysis.metrics.roc import auc, auc_interval, threshold_at_sensitivity
 
-DEFAULT_PLAN = Path(__file__).resolve().parent / "configs" / "studies.toml"
+DEFAULT_PLAN = Path(__file__).resolve().parent / "plans" / "studies.toml"
 LEVEL0_FILE = "camelyon16_patches_256_l0.npz"
 LEVEL0_MPP = 0.243
 SENSITIVITY = 0.9

@@ -19,7 +19,7 @@ from analysis.detector.patch_file import PatchSet, load_patches, percent_of
 
 SPLITS = ("test", "validation", "train")
 TEST_FOLD = 4
-VALIDATION_PERCENT = 12
+VALIDATION_PERCENT = 10
 OUTLINES_OF = {"test": "valid", "validation": "train", "train": "train"}
 """Split of the lesion outlines: those of the NCRF `valid` slides are for tests alone."""
 MIDDLE_PX = 64
