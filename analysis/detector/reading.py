@@ -33,7 +33,7 @@ SUSPICION_RIM_CELLS = 4
 """`fast` reads this far around what the scan finds suspicious."""
 PROBABILITY_STEPS = 65535
 """The map is kept in 16 bits until lesions are measured; the published heatmap has 8."""
-USUAL_MARGIN_PX = {16: (160, 128), 32: (320, 224)}
+USUAL_MARGIN_PX = {16: (160, 128), 32: (384, 256)}
 """By the backbone's stride: how far from a cut window the dense map still differs by 1e-3, and by 0.02 (for the scan),
 as `python -m analysis.detector.influence` measures."""
 _KEPT = ("p", "failed", "boxes", "sharpness", "features")
