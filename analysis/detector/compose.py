@@ -27,9 +27,16 @@ from analysis.detector.annotations import write_asap
 from analysis.detector.composing.artefacts import PlacedArtefact
 from analysis.detector.composing.composed_slide import LONGEST_UM, ComposedSlide, NoRoom, SlidePlan, compose_slide
 from analysis.detector.composing.outlines import load_outlines
-from analysis.detector.composing.sheets import QuiltedTissue, SheetTissue
+from analysis.detector.composing.sheets import SHEET_PX, QuiltedTissue, SheetTissue
 from analysis.detector.composing.slide_file import doubled, write_mask, write_pyramid
-from analysis.detector.composing.slide_set import CANVAS_PX, PlannedSlide, lay_artefacts, plan_set
+from analysis.detector.composing.slide_set import (
+    CANVAS_PX,
+    ITC_ONLY_SHARE,
+    MICRO_SHARE,
+    PlannedSlide,
+    lay_artefacts,
+    plan_set,
+)
 from analysis.detector.composing.splits import (
     OUTLINES_OF,
     SPLITS,
@@ -85,7 +92,10 @@ class SetRequest:
     double: bool = True
     """Write a level of half the spacing of the patches on top, so that the slide looks like one scanned at 20x."""
     widen: bool = False
-    canvas_px: tuple[int, int] | None = None
+    canvas_px: tuple[int, int] = CANVAS_PX
+    itc_only_share: float = ITC_ONLY_SHARE
+    micro_share: float = MICRO_SHARE
+    sheet_px: int = SHEET_PX
 
 
 def compose_folder(request: Request, *, data: Path, say: Callable[[str], None] = print) -> list[Path]:
@@ -181,11 +191,15 @@ def compose_set(request: SetRequest, *, data: Path, say: Callable[[str], None] =
         slides=request.slides,
         seed=request.seed,
         mpp=PATCH_MPP,
-        canvas_px=request.canvas_px or CANVAS_PX,
+        canvas_px=request.canvas_px,
+        itc_only_share=request.itc_only_share,
+        micro_share=request.micro_share,
     )
     stains = sorted({one.stain for one in planned})
     tissues = {stain: tissue_of(split, stain=stain, widen=request.widen) for stain in stains}
-    sheets = {s: SheetTissue(t.patches, seed=(request.seed, *s.encode())) for s, t in tissues.items()}
+    sheets = {
+        s: SheetTissue(t.patches, seed=(request.seed, *s.encode()), side=request.sheet_px) for s, t in tissues.items()
+    }
     for name in ("images", "annotations", "tags", *(["masks"] if request.masks else [])):
         (request.folder / name).mkdir(parents=True, exist_ok=True)
     rows, notes = [], []
@@ -262,6 +276,7 @@ def _set_note(request: SetRequest, tissues: dict[str, StainTissue], slides: list
         "split": request.split,
         "validation_percent": request.validation_percent,
         "seed": request.seed,
+        "mix_of_slides_with_lesions": {"itc_only": request.itc_only_share, "micro": request.micro_share},
         "outline_split": OUTLINES_OF[request.split],
         "mpp": PATCH_MPP / 2 if request.double else PATCH_MPP,
         "patch_mpp": PATCH_MPP,

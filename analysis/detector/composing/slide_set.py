@@ -8,7 +8,7 @@ from analysis.detector.composing.artefacts import PlacedArtefact, lay_blur, lay_
 from analysis.detector.composing.composed_slide import WHOLE_RANGE_UM, ComposedSlide, Decoy, SlidePlan
 
 ITC_ONLY_SHARE, MICRO_SHARE = 0.2, 0.4
-"""Of the slides with lesions; the rest have one macrometastasis."""
+"""Of the slides with lesions, where nothing else is asked for; the rest have one macrometastasis."""
 STAINS = ("brown", "purple")
 CANVAS_PX = (6144, 4096)
 """Width and height at the spacing of the patches: 6.0 x 4.0 mm, half of it tissue."""
@@ -35,11 +35,13 @@ def plan_set(
     mpp: float,
     canvas_px: tuple[int, int] = CANVAS_PX,
     stains: tuple[str, ...] = STAINS,
+    itc_only_share: float = ITC_ONLY_SHARE,
+    micro_share: float = MICRO_SHARE,
 ) -> list[PlannedSlide]:
     """Half of the slides without lesions; both stains alike in every group; the order is shuffled."""
     rng = np.random.default_rng([seed, 0])
     with_lesions = slides // 2
-    itc_only, micro = round(with_lesions * ITC_ONLY_SHARE), round(with_lesions * MICRO_SHARE)
+    itc_only, micro = round(with_lesions * itc_only_share), round(with_lesions * micro_share)
     groups = ["itc"] * itc_only + ["micro"] * micro + ["macro"] * (with_lesions - itc_only - micro)
     groups += ["negative"] * (slides - with_lesions)
     pairs = [(group, stains[i % len(stains)]) for i, group in enumerate(groups)]
