@@ -20,6 +20,7 @@ import torch
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.calibrating import CannotCalibrate, Rules, calibrate, suspicion_threshold
 from analysis.detector.card import ModelRefused, default_model_folder, read_card
+from analysis.detector.detection_cache import DetectionCache
 from analysis.detector.drift import reference_of
 from analysis.detector.infer import ScaleUnknown, write_whole
 from analysis.detector.model_card import card_page
@@ -94,7 +95,10 @@ def _slides(options: argparse.Namespace) -> dict[str, Any]:
         write_whole(options.validation_record, (json.dumps(record) + "\n").encode())
 
     keep_record = keep if options.validation_record else None
-    found = evaluate_folder(options.folder, model, profile=options.profile, say=say, keep_record=keep_record)
+    cache = DetectionCache(options.cache) if options.cache else None
+    found = evaluate_folder(
+        options.folder, model, profile=options.profile, say=say, keep_record=keep_record, cache=cache
+    )
     if options.record:
         summary = {key: value for key, value in found.items() if key != "slides_detail"}
         record_evaluation(options.model or default_model_folder(), f"slides_{options.profile}", summary)
@@ -176,6 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     slides.add_argument(
         "--scan", action="store_true", help="read once, at the spacing of the scan of `fast` (for --scan-record)"
+    )
+    slides.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keep what is found on each slide, and go on from it"
     )
     slides.set_defaults(act=_slides)
     calibration = commands.add_parser(

@@ -32,12 +32,13 @@ class Curve:
 
 def _curve(slides: Sequence[SlideHits], thresholds: Sequence[float]) -> Curve:
     """`thresholds` ascending."""
-    false = np.array([s for slide in slides for s in slide.false_positives])
-    hits = np.array([s for slide in slides for s in slide.lesions])
-    points = [
-        ((false >= t).sum() / max(len(slides), 1), (hits >= t).sum() / max(len(hits), 1)) for t in reversed(thresholds)
-    ]
-    return Curve(tuple(float(p[0]) for p in points), tuple(float(p[1]) for p in points))
+    false = np.sort([s for slide in slides for s in slide.false_positives])
+    hits = np.sort([s for slide in slides for s in slide.lesions])
+    falling = np.asarray(thresholds, np.float64)[::-1]
+    # as many as are not below the threshold
+    alarms = (len(false) - np.searchsorted(false, falling)) / max(len(slides), 1)
+    found = (len(hits) - np.searchsorted(hits, falling)) / max(len(hits), 1)
+    return Curve(tuple(alarms.tolist()), tuple(found.tolist()))
 
 
 def _scores(slides: Sequence[SlideHits]) -> list[float]:
@@ -49,12 +50,18 @@ def froc_2016(slides: Sequence[SlideHits]) -> float | None:
 
     None without any lesion that counts.
     """
+    at = sensitivities_2016(slides)
+    return None if at is None else float(np.mean(at))
+
+
+def sensitivities_2016(slides: Sequence[SlideHits]) -> tuple[float, ...] | None:
+    """At each of RATES, by the first script."""
     if not any(slide.lesions for slide in slides):
         return None
     curve = _curve(slides, _scores(slides)[1:])
     # the script closes the curve at the origin
     rates, sensitivity = [0.0, *curve.false_positives_per_slide], [0.0, *curve.sensitivity]
-    return float(np.mean(np.interp(RATES, rates, sensitivity)))
+    return tuple(np.interp(RATES, rates, sensitivity).tolist())
 
 
 def froc_stepped(slides: Sequence[SlideHits]) -> float | None:
@@ -62,14 +69,19 @@ def froc_stepped(slides: Sequence[SlideHits]) -> float | None:
 
     None without any lesion that counts.
     """
+    at = sensitivities_stepped(slides)
+    return None if at is None else float(np.mean(at))
+
+
+def sensitivities_stepped(slides: Sequence[SlideHits]) -> tuple[float, ...] | None:
+    """At each of RATES, by the newer script."""
     if not any(slide.lesions for slide in slides):
         return None
     curve = froc_curve(slides)
     if not curve.sensitivity:
-        return 0.0
+        return (0.0,) * len(RATES)
     last = len(curve.sensitivity) - 1
-    at = [min(bisect_left(curve.false_positives_per_slide, rate), last) for rate in RATES]
-    return float(np.mean([curve.sensitivity[i] for i in at]))
+    return tuple(curve.sensitivity[min(bisect_left(curve.false_positives_per_slide, r), last)] for r in RATES)
 
 
 def froc_curve(slides: Sequence[SlideHits]) -> Curve:
