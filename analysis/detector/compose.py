@@ -151,7 +151,7 @@ def _write(request: Request, slide: ComposedSlide, name: str, *, stain: str) -> 
     path = request.folder / f"{name}.tif"
     write_pyramid(path, slide.rgb, mpp=slide.mpp, description=DESCRIPTION, quality=request.quality)
     if slide.lesions:
-        write_asap(request.folder / f"{name}.xml", [lesion.polygon for lesion in slide.lesions])
+        write_asap(request.folder / f"{name}.xml", [part for le in slide.lesions for part in le.polygon.geoms])
     note = {
         "composed": True,
         "sources": SOURCES,
@@ -240,7 +240,8 @@ def _write_of_set(
     description = DESCRIPTION + (DOUBLED if request.double else "")
     write_pyramid(folder / "images" / f"{name}.tif", rgb, mpp=mpp, description=description, quality=request.quality)
     if slide.lesions:
-        polygons = [affinity.scale(le.polygon, factor, factor, origin=(0, 0)) for le in slide.lesions]
+        parts = [part for le in slide.lesions for part in le.polygon.geoms]
+        polygons = [affinity.scale(part, factor, factor, origin=(0, 0)) for part in parts]
         write_asap(folder / "annotations" / f"{name}.xml", polygons)
     if request.masks:
         values = np.where((slide.rgb != slide.rgb[0, 0]).any(axis=-1), MASK_NORMAL, 0).astype(np.uint8)

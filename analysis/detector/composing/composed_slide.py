@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects, label
 from shapely import affinity
-from shapely.geometry import Polygon
+from shapely.geometry import MultiPolygon
 
 from analysis.detector.composing.edges import lay, soft_edge
 from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
@@ -26,6 +27,7 @@ DECOY_TAGS = {"other_normal": "hard_negative", "pale_normal": "pale_normal", "ly
 """Tag of a decoy by the tissue it is filled with; lymphoid in lymphoid differs by nothing but the blending."""
 _TRIES = 60
 _COARSE = 8
+_SPECK_PX = 12
 _GAP_PX = 160
 """Between two lesions: more than the 75 um within which foci count as one."""
 
@@ -38,8 +40,8 @@ class NoRoom(ValueError):
 class PlacedLesion:
     size_class: str
     longest_mm: float
-    polygon: Polygon
-    """Level-0 px."""
+    polygon: MultiPolygon
+    """Px of the slide. Where the soft edge cut a thin neck, a lesion has several parts, close to each other."""
     source_outline: str
     """Slide from which the outline is."""
 
@@ -226,10 +228,21 @@ def _lay_lesion(
         lay(slide.rgb[top : top + shape.shape[0], left : left + shape.shape[1]], filling, weight)
         slide.tumour[top : top + solid.shape[0], left : left + solid.shape[1]] |= solid
         slide.taken[top : top + solid.shape[0], left : left + solid.shape[1]] |= solid
-        polygon = affinity.translate(mask_polygon(solid, simplify=1.0), left, top)
+        polygon = affinity.translate(_all_parts(solid), left, top)
         slide.lesions.append(PlacedLesion(size_class(final), round(final, 4), polygon, outline.slide))
         return
     raise NoRoom(f"a lesion of class {kind} does not fit on a canvas of {slide.rgb.shape[1]} x {slide.rgb.shape[0]} px")
+
+
+def _all_parts(solid: NDArray[np.bool_]) -> MultiPolygon:
+    """Every 8-connected part that is more than a speck: tumour without an outline would be truth withheld."""
+    labels, _ = label(solid, structure=np.ones((3, 3), int))
+    parts = []
+    for number, place in enumerate(find_objects(labels), start=1):
+        part = labels[place] == number
+        if part.sum() >= _SPECK_PX:
+            parts.append(mask_polygon(part, col0=place[1].start, row0=place[0].start, simplify=1.0))
+    return MultiPolygon(parts)
 
 
 def _lay_decoy(

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import shapely
 from PIL import Image
 
 from analysis.detector import configuration
@@ -117,6 +118,19 @@ def test_a_composed_slide_holds_the_lesions_asked_for(pools: TissuePools, outlin
         assert slide.rgb[y, x].mean() > 110
     outside = slide.tumour.sum() - sum(lesion.polygon.area for lesion in slide.lesions)
     assert abs(outside) < 0.1 * slide.tumour.sum()
+
+
+def test_every_part_of_a_lesion_has_its_outline(pools: TissuePools) -> None:
+    """Two discs on a neck so thin that the soft edge cuts it."""
+    left = shapely.Point(0, 0).buffer(100).union(shapely.Point(700, 0).buffer(100))
+    shape = left.union(shapely.box(0, -1.5, 700, 1.5))
+    ring = np.array(shape.exterior.coords, np.float32)
+    dumbbell = [LesionOutline(ring - ring.min(axis=0), (), "drawn")]
+    plan = SlidePlan(width=1700, height=1500, nodes=1, lesions=("micro",), mpp=1.0)
+    slide = compose_slide(plan, tissue=QuiltedTissue(pools), outlines=dumbbell, rng=np.random.default_rng(2))
+    (lesion,) = slide.lesions
+    assert len(lesion.polygon.geoms) > 1
+    assert lesion.polygon.area == pytest.approx(slide.tumour.sum(), rel=0.1)
 
 
 def test_a_lesion_that_does_not_fit_is_an_error(pools: TissuePools, outlines: list[LesionOutline]) -> None:
