@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
@@ -30,8 +28,9 @@ from analysis.detector.compose import SetRequest, compose_set  # noqa: E402
 from analysis.detector.composing.composed_slide import NoRoom  # noqa: E402
 from analysis.detector.composing.tissue_pool import PoolTooSmall  # noqa: E402
 from analysis.detector.detection_cache import DetectionCache, code_digest  # noqa: E402
-from analysis.detector.infer import PROFILES, ScaleUnknown, write_whole  # noqa: E402
+from analysis.detector.infer import ScaleUnknown, write_whole  # noqa: E402
 from analysis.detector.patch_file import PatchFileError  # noqa: E402
+from analysis.detector.reading import PROFILES  # noqa: E402
 from analysis.detector.reference_data import reference_data_folder  # noqa: E402
 from analysis.detector.slide_evaluation import ReferenceTableError, is_composed, judge_folder  # noqa: E402
 from analysis.detector.slide_figures import REPEATS, compare, summarise, threshold_of  # noqa: E402
@@ -55,7 +54,13 @@ def folder_of(options: argparse.Namespace) -> Path:
 
 
 def measure(
-    folder: Path, model: LoadedModel, *, profiles: Sequence[str], cache: DetectionCache, repeats: int = REPEATS
+    folder: Path,
+    model: LoadedModel,
+    *,
+    profiles: Sequence[str],
+    cache: DetectionCache,
+    repeats: int = REPEATS,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """Figures by profile, and `fast` against `standard` where both were read."""
     composed = is_composed(folder)
@@ -67,7 +72,7 @@ def measure(
         found["set"] = {key: note[key] for key in ("split", "seed", "outline_split", "mpp", "pools")}
     judged: dict[str, list[JudgedSlide]] = {}
     for profile in profiles:
-        judged[profile] = judge_folder(folder, model, profile=profile, say=say, cache=cache)
+        judged[profile] = judge_folder(folder, model, profile=profile, say=say, cache=cache, workers=workers)
         threshold = threshold_of(model, profile=profile)
         found[profile] = summarise(
             judged[profile], model=model, profile=profile, threshold=threshold, composed=composed, repeats=repeats
@@ -229,15 +234,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=REPEATS, help="draws of the bootstrap")
     parser.add_argument("--threads", type=int, default=0, help="threads of the network (default: all cores)")
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
         folder = folder_of(options)
         model = load_model(options.model or default_model_folder())
         cache = DetectionCache(options.cache or folder / "found")
         wanted = options.profile or list(PROFILES)
         profiles = [name for name in PROFILES if name in wanted]
-        found = measure(folder, model, profiles=profiles, cache=cache, repeats=options.repeats)
+        found = measure(folder, model, profiles=profiles, cache=cache, repeats=options.repeats, workers=options.threads)
     except (
         AnnotationError,
         ModelRefused,

@@ -192,13 +192,17 @@ class DetectorConfig:
 
 def load_config(path: Path) -> DetectorConfig:
     """Raises ConfigurationError for a missing file, bad TOML, an unknown key or a value of the wrong type."""
+    return _beside(config_from_dict(read_toml(path)), path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Raises ConfigurationError."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:
-        raise ConfigurationError(f"cannot read the configuration {path}: {problem.strerror}") from problem
+        raise ConfigurationError(f"cannot read {path}: {problem.strerror}") from problem
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise ConfigurationError(f"{path} is not TOML: {problem}") from problem
-    return _beside(config_from_dict(raw), path.parent)
 
 
 def _beside(config: DetectorConfig, folder: Path) -> DetectorConfig:

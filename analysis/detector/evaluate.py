@@ -97,7 +97,13 @@ def _slides(options: argparse.Namespace) -> dict[str, Any]:
     keep_record = keep if options.validation_record else None
     cache = DetectionCache(options.cache) if options.cache else None
     found = evaluate_folder(
-        options.folder, model, profile=options.profile, say=say, keep_record=keep_record, cache=cache
+        options.folder,
+        model,
+        profile=options.profile,
+        say=say,
+        keep_record=keep_record,
+        cache=cache,
+        workers=options.threads,
     )
     if options.record:
         summary = {key: value for key, value in found.items() if key != "slides_detail"}

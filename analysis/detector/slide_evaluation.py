@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.detector.detection import Detection
 from analysis.detector.detection_cache import DetectionCache
+from analysis.detector.engine import open_engine
 from analysis.detector.infer import detect
 from analysis.detector.slide_figures import summarise, threshold_of
 from analysis.detector.slide_judging import JudgedSlide, Reference, judge, read_tags
@@ -57,12 +58,15 @@ def evaluate_folder(
     say: Callable[[str], None] = print,
     keep_record: Callable[[dict[str, Any]], None] | None = None,
     cache: DetectionCache | None = None,
+    workers: int = 0,
 ) -> dict[str, Any]:
     """`keep_record` is given the record of the slides for calibrating; with `cache` slides read before are not read again.
 
+    `workers`: windows computed at once (0: one for each core); the result does not depend on it.
+
     Raises ReferenceTableError, AnnotationError and what reading a slide raises.
     """
-    judged = judge_folder(folder, model, profile=profile, say=say, cache=cache)
+    judged = judge_folder(folder, model, profile=profile, say=say, cache=cache, workers=workers)
     if keep_record:
         keep_record(
             record_document(
@@ -84,25 +88,28 @@ def judge_folder(
     profile: str = "standard",
     say: Callable[[str], None] = print,
     cache: DetectionCache | None = None,
+    workers: int = 0,
 ) -> list[JudgedSlide]:
     """Every slide of reference.csv in its order. Raises as `evaluate_folder`."""
     threshold = threshold_of(model, profile=profile)
     judged = []
     for reference in read_reference(folder):
-        detection, note = _detection_of(reference.path, model, profile, cache)
+        detection, note = _detection_of(reference.path, model, profile, cache, workers)
         judged.append(judge(reference, detection, threshold=threshold, tags=read_tags(folder, reference.path.stem)))
         say(f"{reference.path.name}: {judged[-1].called}, score {detection.slide_score}, {note}")
     return judged
 
 
-def _detection_of(path: Path, model: LoadedModel, profile: str, cache: DetectionCache | None) -> tuple[Detection, str]:
+def _detection_of(
+    path: Path, model: LoadedModel, profile: str, cache: DetectionCache | None, workers: int
+) -> tuple[Detection, str]:
     from slides.wsi.sandbox import open_pixels  # starts child processes: only when there are slides to read
 
     known = cache.load(path, model, profile=profile) if cache else None
     if known is not None:
         return known, "read before"
     with open_pixels(path, mpp_override=None) as source:
-        detection = detect(source, model, profile=profile)
+        detection = detect(source, model, profile=profile, engine=open_engine(model, workers=workers))
     if cache:
         cache.store(path, model, detection, profile=profile)
     return detection, f"{detection.seconds['total']:.1f} s"

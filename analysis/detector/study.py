@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, read_toml
 from analysis.detector.infer import write_whole
 from analysis.detector.network.detector import Detector
 from analysis.detector.patch_file import PatchFileError, PatchSet, load_patches
@@ -53,12 +52,7 @@ class Run:
 
 def read_plan(path: Path) -> list[Run]:
     """Every run of the plan, in the order written. Raises ConfigurationError for what is not a plan."""
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise ConfigurationError(f"cannot read the plan {path}: {problem.strerror}") from problem
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
-        raise ConfigurationError(f"{path} is not TOML: {problem}") from problem
+    raw = read_toml(path)
     unknown = set(raw) - {"base", "study"}
     if unknown or "study" not in raw:
         raise ConfigurationError(f"{path}: a plan has the keys base and study, not {', '.join(sorted(raw))}")
