@@ -139,14 +139,24 @@ class TrainConfig:
     """Most fields of slides that one such round looks at."""
     hard_negative_cap: int = 500
     """Most fields, and most patches, in the pool of false finds."""
+    teachers: int = 0
+    """Train so many networks first, each without one part of the labelled patches, and learn from what they say of that
+    part and of the patches without label (0: none). See training/teachers.py."""
+    teacher_epochs: int = 8
+    teacher_weight: float = 0.5
+    """How far the label of a patch is moved to what the teachers say of it. Hard negatives keep theirs."""
     canvas_px: int = 1536
     pretrained: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
+        if self.teachers == 1:
+            raise ConfigurationError("train.teachers: one teacher would see no patch; use 0, or 2 and more")
+        if not 0 <= self.teacher_weight <= 1:
+            raise ConfigurationError("train.teacher_weight lies between 0 and 1")
+        for name in ("teachers", "patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"train.{name} must not be negative")
-        for name in ("epochs", "checkpoint_every_steps", "regions_per_epoch"):
+        for name in ("epochs", "teacher_epochs", "checkpoint_every_steps", "regions_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"train.{name} must be at least 1")
 
