@@ -1,105 +1,287 @@
-"""Cost of detection on one slide: the product against a patch pipeline, in one run on the same slide and machine.
+"""What it costs to read a slide: the product's two profiles and two patch pipelines, in one run on the same slides.
 
-python benchmarks/detection.py SLIDE [--patches 8] prints tissue mm2 per CPU second of the product's profiles and of a
-ResNet-34 patch classifier (see PATCH_UM) with random weights, timed on some patches, and the ratio. It measures cost alone: a ratio without accuracy beside it says nothing.
+    python benchmarks/detection.py [--slides FOLDER] [--slide FILE ...] [--model M] [--patches 64] [--record OUT.json]
+
+Without --slide the slides of benchmarks/detection_slides.py are read (composed in --slides first where they lack; needs the
+reference data). CPU seconds are of this process and of its children, so the product's sandboxed decoding is counted; loading
+the network is not, for nobody. Product: `detect` on pixels from the sandbox, from opening the slide to the stored findings.
+
+The patch pipelines work as WSInfer does by default: patches of 87.5 um (350 px at 0.25 um/px) without overlap wherever tissue
+lies under the patch's centre, read from level 0 by openslide-python, shrunk to 224 px, batches of 32, ResNet-34 or ResNet-18
+in float32. --patches of them, spread evenly over the tissue, are timed and the cost of all is extrapolated; finding the tissue
+is given to them for nothing. Their weights are random: cost alone is compared, and a ratio without accuracy beside it says
+nothing. Each network runs in torch, as the tools do, and in OpenVINO, which the product uses where it is installed.
 """
 
 import argparse
 import json
+import platform
+import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import openslide
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
+
+from detection_slides import SLIDES, compose_timed, path_of  # noqa: E402
 
 from analysis.detector.card import default_model_folder  # noqa: E402
-from analysis.detector.infer import detect  # noqa: E402
-from analysis.detector.weights import load_model  # noqa: E402
+from analysis.detector.engine import Engine, cores_at_hand, open_engine  # noqa: E402
+from analysis.detector.infer import detect, write_whole  # noqa: E402
+from analysis.detector.network.backbone import RESNET_CHANNELS, build_backbone  # noqa: E402
+from analysis.detector.reading import PROFILES  # noqa: E402
+from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
 from slides.wsi.sandbox import open_pixels  # noqa: E402
+from slides.wsi.tissue import tissue_mask  # noqa: E402
 
 PATCH_UM = 87.5
-"""A patch of 350 px at 0.25 um/px, shrunk to 224 px: the ordinary patch pipeline, without overlap."""
 PATCH_PX = 224
+BATCH = 32
+TISSUE_MPP = 8.0
+EXPERT_SECONDS = {"fast": ("56", 56.0), "standard": ("116-129", 122.5)}
+"""A slide, as read by experts: CAMELYON16's panel under time constraint, and three reader studies."""
+TIMES_FASTER = 7
+WHOLE_MM2 = 87.0
+GOALS = {"standard": (30, 17.0), "fast": (100, 8.0)}
+"""Ratio to ResNet-34; wall seconds of a slide with WHOLE_MM2 of tissue on two cores."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+Call = Callable[[NDArray[np.float32]], object]
 
 
-class BasicBlock(nn.Module):
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+@dataclass(frozen=True)
+class Cost:
+    mm2: float
+    cpu_s: float
+    wall_s: float
+    """Of the patch pipelines: on one core, extrapolated as the CPU seconds are."""
+    note: str = ""
+
+    @property
+    def rate(self) -> float:
+        """mm2 of tissue per CPU second."""
+        return self.mm2 / self.cpu_s
+
+
+def cpu_seconds() -> float:
+    """Of this process and of all children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+# -- the product ---------------------------------------------------------------------------------------------------------
+
+
+def product_cost(slide: Path, model: LoadedModel, engine: Engine, *, profile: str) -> Cost:
+    cpu, wall = cpu_seconds(), time.monotonic()
+    with tempfile.TemporaryDirectory() as work, open_pixels(slide) as source:
+        found = detect(source, model, profile=profile, engine=engine, checkpoint_dir=Path(work))
+    cpu, wall = cpu_seconds() - cpu, time.monotonic() - wall
+    parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.seconds.items() if name != "total")
+    return Cost(found.tissue.mm2, cpu, wall, f"{len(found.lesions)} lesions; seconds waited or worked: {parts}")
+
+
+# -- the patch pipelines -------------------------------------------------------------------------------------------------
+
+
+class PatchClassifier(nn.Module):
+    """Two classes, random weights: only its cost is wanted."""
+
+    def __init__(self, backbone: str) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-        self.side = nn.Sequential()
-        if stride != 1 or channels_in != channels:
-            self.side = nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+        self.backbone = build_backbone(backbone, last_stride=32)
+        self.head = nn.Linear(RESNET_CHANNELS[-1], 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.body(x) + self.side(x))
+        scores: Tensor = self.head(self.backbone(x)[-1].mean(dim=(2, 3)))
+        return scores.softmax(dim=1)
 
 
-def resnet34() -> nn.Module:
-    """He et al. 2015 (arXiv 1512.03385), two classes, random weights: only its cost is wanted."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(3, 64, 7, 2, 3, bias=False),
-        nn.BatchNorm2d(64),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2, 1),
-    ]
-    channels_in = 64
-    for channels, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
-        for block in range(blocks):
-            layers.append(BasicBlock(channels_in, channels, 2 if block == 0 and channels != 64 else 1))
-            channels_in = channels
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 2))
-    return network.eval().to(memory_format=torch.channels_last)
+def classifier(backbone: str, engine: str) -> Call:
+    """Takes (BATCH, 3, PATCH_PX, PATCH_PX); computes on one thread."""
+    network = PatchClassifier(backbone).eval().requires_grad_(False)
+    if engine == "torch":
+        traced = torch.jit.freeze(torch.jit.trace(network, torch.zeros(BATCH, 3, PATCH_PX, PATCH_PX)))
+        return lambda x: traced(torch.from_numpy(x))
+    import openvino
+
+    example = torch.zeros(BATCH, 3, PATCH_PX, PATCH_PX)
+    converted = openvino.convert_model(network, example_input=example, input=list(example.shape))
+    settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(converted, "CPU", settings)
+    return lambda x: compiled(x)
 
 
-def cpu_seconds(act: Callable[[], object]) -> float:
-    """Of this process. Decoding runs in a child and is not counted, neither for the product nor for the peer."""
-    start = time.process_time()
-    act()
-    return time.process_time() - start
+def tissue_of(slide: Path) -> NDArray[np.bool_]:
+    with open_pixels(slide) as source:
+        return tissue_mask(source.thumbnail_at_mpp(TISSUE_MPP).rgb, TISSUE_MPP)
 
 
-def patch_rate(n: int) -> float:
-    """mm2 per CPU second of the patch classifier's network alone (reading its pixels would come on top)."""
-    network, x = resnet34(), torch.randn(8, 3, PATCH_PX, PATCH_PX).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        network(x)
-        spent = cpu_seconds(lambda: [network(x) for _ in range(max(1, n // 8))])
-    return max(1, n // 8) * 8 * (PATCH_UM / 1000) ** 2 / spent
+def patch_places(tissue: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n, 2): left and top in um of the patches whose centre lies on tissue."""
+    step = PATCH_UM / TISSUE_MPP
+    rows, cols = (np.arange(int(n / step)) for n in tissue.shape)
+    centre = tissue[np.ix_(((rows + 0.5) * step).astype(int), ((cols + 0.5) * step).astype(int))]
+    row, col = np.nonzero(centre)
+    return np.round(np.stack([col, row], axis=1) * PATCH_UM).astype(np.int64)
+
+
+def patch_cost(slide: Path, places: NDArray[np.int64], call: Call, *, mm2: float, patches: int) -> Cost:
+    count = max(BATCH, min(patches, len(places)) // BATCH * BATCH)
+    chosen = places[np.linspace(0, len(places) - 1, count).astype(int)]
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (MEAN, STD))
+    call(np.zeros((BATCH, 3, PATCH_PX, PATCH_PX), np.float32))
+    with openslide.OpenSlide(slide) as reader:
+        mpp = float(reader.properties[openslide.PROPERTY_NAME_MPP_X])
+        side = round(PATCH_UM / mpp)
+        cpu, wall = cpu_seconds(), time.monotonic()
+        reading = 0.0
+        for start in range(0, count, BATCH):
+            before = cpu_seconds()
+            batch = np.empty((BATCH, 3, PATCH_PX, PATCH_PX), np.float32)
+            for i, (x_um, y_um) in enumerate(chosen[start : start + BATCH]):
+                region = reader.read_region((round(x_um / mpp), round(y_um / mpp)), 0, (side, side)).convert("RGB")
+                shrunk = region.resize((PATCH_PX, PATCH_PX), Image.Resampling.BILINEAR)
+                batch[i] = (np.asarray(shrunk, np.float32).transpose(2, 0, 1) / 255 - mean) / std
+            reading += cpu_seconds() - before
+            call(batch)
+        cpu, wall = cpu_seconds() - cpu, time.monotonic() - wall
+    factor = len(places) / count
+    note = f"{count} of {len(places):,} patches timed, {reading / cpu:.0%} of it reading"
+    return Cost(mm2, cpu * factor, wall * factor, note)
+
+
+# -- the comparison ------------------------------------------------------------------------------------------------------
+
+
+def compare(
+    slide: Path, model: LoadedModel, engine: Engine, *, patches: int, engines: Sequence[str]
+) -> dict[str, Cost]:
+    """By name: standard, fast, then `resnet34 torch` and so on. The peers are timed before and after the product."""
+    places = patch_places(tissue_of(slide))
+    costs: dict[str, Cost] = {}
+    for profile in PROFILES:
+        costs[profile] = product_cost(slide, model, engine, profile=profile)
+        say(f"  {profile}: {costs[profile].cpu_s:.1f} CPU s, {costs[profile].wall_s:.1f} s")
+    for backbone in ("resnet34", "resnet18") if patches else ():
+        for name in engines:
+            call = classifier(backbone, name)
+            costs[f"{backbone} {name}"] = patch_cost(slide, places, call, mm2=costs["standard"].mm2, patches=patches)
+            say(f"  {backbone} {name}: {costs[f'{backbone} {name}'].cpu_s:.0f} CPU s, extrapolated")
+    return costs
+
+
+def table(costs: dict[str, Cost], *, engines: Iterable[str]) -> str:
+    peers = [f"resnet34 {name}" for name in engines if f"resnet34 {name}" in costs]
+    head = ["way", "mm2", "CPU s", "wall s", "mm2 per CPU s", *(f"x {peer}" for peer in peers), "note"]
+    rows = [head, ["---"] * len(head)]
+    for name, cost in costs.items():
+        ratios = [f"{cost.rate / costs[peer].rate:.1f}" for peer in peers]
+        rows.append(
+            [name, f"{cost.mm2:.1f}", f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{cost.rate:.3f}", *ratios, cost.note]
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def against_experts(costs: dict[str, Cost], *, cores: int) -> list[str]:
+    """The arithmetic of a slide with WHOLE_MM2, from the wall time measured on this one."""
+    lines = []
+    for profile in PROFILES:
+        cost = costs[profile]
+        seconds = cost.wall_s * WHOLE_MM2 / cost.mm2
+        words, expert = EXPERT_SECONDS[profile]
+        lines.append(
+            f"{profile}: {cost.wall_s:.1f} s for {cost.mm2:.1f} mm2 on {cores} cores -> {seconds:.1f} s for {WHOLE_MM2:g} mm2"
+            f" ({cost.cpu_s * WHOLE_MM2 / cost.mm2:.1f} CPU s); goal <= {GOALS[profile][1]:g} s = {words} s / {TIMES_FASTER};"
+            f" {expert / seconds:.1f} times faster than an expert"
+        )
+    return lines
+
+
+def growth(by_slide: dict[str, dict[str, Cost]]) -> dict[str, Any]:
+    """How the product's CPU seconds grow with tissue (two sizes) and with glass (the same tissue on more of it)."""
+    small, glassy, large = (by_slide[slide.name] for slide in SLIDES)
+    found: dict[str, Any] = {}
+    for profile in PROFILES:
+        one, more, two = small[profile], glassy[profile], large[profile]
+        found[profile] = {
+            "cpu_s_per_mm2_small": one.cpu_s / one.mm2,
+            "cpu_s_per_mm2_large": two.cpu_s / two.mm2,
+            "slope_cpu_s_per_mm2": (two.cpu_s - one.cpu_s) / (two.mm2 - one.mm2),
+            "cpu_s_of_more_glass": more.cpu_s - one.cpu_s,
+            "cpu_with_more_glass": more.cpu_s / one.cpu_s,
+        }
+    return found
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    model = load_model(options.model or default_model_folder())
+    engine = open_engine(model, options.engine)
+    engines = ["torch", *(["openvino"] if engine.name.startswith("openvino") else [])]
+    own = not options.slide
+    if own:
+        compose_timed(options.slides, say=say)
+    slides = {s.name: path_of(options.slides, s.name) for s in SLIDES} if own else {p.stem: p for p in options.slide}
+    by_slide: dict[str, dict[str, Cost]] = {}
+    warm_up = next(iter(slides.values()))
+    for profile in PROFILES:  # the engine plans each size of window when it first meets it, as a worker does once
+        product_cost(warm_up, model, engine, profile=profile)
+    for n, (name, path) in enumerate(slides.items()):
+        with openslide.OpenSlide(path) as opened:
+            say(f"{name}: {opened.dimensions[0]:,} x {opened.dimensions[1]:,} px, composed" if own else name)
+        # the peers' cost is one of patches: it is enough to measure it once
+        patches = options.patches if not own or n == 0 or name == "section" else 0
+        by_slide[name] = compare(path, model, engine, patches=patches, engines=engines)
+        print(f"\n{name}\n" + table(by_slide[name], engines=engines))
+        print("\n".join(against_experts(by_slide[name], cores=engine.workers)) + "\n")
+    found: dict[str, Any] = {
+        "measured": time.strftime("%Y-%m-%d"),
+        "machine": platform.processor() or platform.machine(),
+        "cores": cores_at_hand(),
+        "engine": engine.name,
+        "model": {"version": model.version, "sha256": model.sha256},
+        "composed": own,
+        "patches_timed": options.patches,
+        "slides": {n: {k: asdict(c) | {"mm2_per_cpu_s": c.rate} for k, c in cs.items()} for n, cs in by_slide.items()},
+    }
+    if own:
+        found["growth"] = growth(by_slide)
+        print(json.dumps(found["growth"], indent=1))
+    return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("slide", type=Path, nargs="?", default=REPOSITORY / "demo" / "composed_node.tif")
-    parser.add_argument("--patches", type=int, default=16, help="patches timed for the patch pipeline")
+    parser.add_argument("--slide", type=Path, action="append", default=[], help="instead of the composed ones")
+    parser.add_argument("--slides", type=Path, default=Path(tempfile.gettempdir()) / "metadet-timed-slides")
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--patches", type=int, default=64, help="patches timed for each patch pipeline (0: none)")
+    parser.add_argument("--record", type=Path, metavar="OUT.json")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    model = load_model(default_model_folder())
-    peer = patch_rate(options.patches)
-    found: dict[str, object] = {"slide": options.slide.name, "resnet34_patches_mm2_per_cpu_s": round(peer, 4)}
-    for profile in ("standard", "fast"):
-        with open_pixels(options.slide) as source:
-            start = time.process_time()
-            detection = detect(source, model, profile=profile)
-            spent = time.process_time() - start
-        rate = detection.tissue.mm2 / spent
-        found[profile] = {
-            "mm2": detection.tissue.mm2,
-            "cpu_s": round(spent, 2),
-            "mm2_per_cpu_s": round(rate, 3),
-            "ratio": round(rate / peer, 1),
-        }
-    print(json.dumps(found, indent=1))
+    found = measure(options)
+    text = json.dumps(found, indent=1) + "\n"
+    if options.record:
+        write_whole(options.record, text.encode())
+    else:
+        print(text, end="")
     return 0
 
 
