@@ -19,7 +19,7 @@ from audit_trail.recording import record
 from review import visibility
 from review.enums import CallStage
 from review.pages import boot_data
-from review.reporting.agreement import Filter, discordances, pairs, two_by_two
+from review.reporting.agreement import Filter, discordances, not_counted, pairs, two_by_two
 from review.reporting.agreement_csv import discordances_csv, figures_csv, pairs_csv
 from review.reporting.drift_summary import drift_rows
 from review.state import other_read_facts
@@ -67,6 +67,7 @@ def agreement_page(request: HttpRequest) -> HttpResponse:
         "model": _model(chosen),
         "tables": [two_by_two(unaided, CallStage.UNAIDED), two_by_two(final, CallStage.FINAL)],
         "discordances": discordances(unaided, final),
+        "not_counted": not_counted(unaided, final),
         "any_pairs": bool(unaided or final),
         "drift": drift_rows(user=requester(request)),
         "query": request.GET.urlencode(),

@@ -92,6 +92,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         "status": run.status,
         "status_reason": run.status_reason,
         "slide_score": run.slide_score,
+        "calibrated": bool(run.calibration),
         "slide_probability": run.slide_probability,
         "triage": {"band": run.triage, "words": run.triage_words or NOT_CALIBRATED},
         "blurred": run.quality.get("blurred"),

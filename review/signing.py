@@ -18,6 +18,7 @@ from django.utils import timezone
 from accounts.errors import WrongPassword
 from accounts.models import User
 from accounts.sign_in import check_password_again
+from analysis.detector.detection import NOT_CALIBRATED
 from audit_trail.canonical import canonical_json
 from audit_trail.enums import EventKind, Outcome
 from audit_trail.keys import SealingKey
@@ -269,7 +270,9 @@ def _read_part(read: Read) -> dict[str, Any]:
             mark_facts(mark) | {"removed_at": _iso(mark.removal.at) if hasattr(mark, "removal") else None}
             for mark in read.marks.select_related("removal").order_by("read_version")
         ],
-        "decisions": [_decision_part(decision) for decision in read.decisions.order_by("read_version")],
+        "decisions": [
+            _decision_part(decision) for decision in read.decisions.select_related("lesion").order_by("read_version")
+        ],
     }
 
 
@@ -289,6 +292,7 @@ def _ai_part(read: Read) -> dict[str, Any] | None:
         "slide_score": run.slide_score,
         "slide_probability": run.slide_probability,
         "triage": run.triage,
+        "triage_words": run.triage_words or NOT_CALIBRATED,
         "calibration": run.calibration,
         "heatmap_sha256": run.heatmap_sha256,
         "analysed_fraction": run.analysed_fraction,
@@ -305,6 +309,7 @@ def _decision_part(decision: Decision) -> dict[str, Any]:
         "text": decision.text,
         "undoes": str(decision.undoes_id) if decision.undoes_id else None,
         "ai_score": decision.ai_score,
+        "ai_probability": decision.lesion.probability,
         "ai_size_class": decision.ai_size_class,
         "at": decision.at.isoformat(),
     }

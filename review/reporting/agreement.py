@@ -41,9 +41,14 @@ class AiCall:
     run: Run
     found: bool | None
     size_class: str
-    score: float
-    longest_mm: float
+    score: float | None
+    """Of the strongest lesion, else of the slide; None when the slide could not be assessed: 0 would read as negative."""
+    longest_mm: float | None
     why: str = ""
+
+    @property
+    def weight(self) -> float:
+        return self.score or 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,12 @@ class Pair:
     @property
     def counted(self) -> bool:
         return self.found is not None and self.ai.found is not None
+
+    @property
+    def why_not_counted(self) -> str:
+        """In words; empty for a pair that is counted."""
+        reader = "" if self.found is not None else "the reader could not assess the slide"
+        return "; ".join(why for why in (self.ai.why, reader) if why)
 
 
 @dataclass(frozen=True)
@@ -139,14 +150,15 @@ def ai_call(run: Run) -> AiCall:
     """Tumour found: a lesion at or above the run's threshold. No lesion in a slide that was not read whole is no negative."""
     lesions = sorted(run.lesions.all(), key=lambda lesion: -lesion.score)
     counted = [lesion for lesion in lesions if lesion.score >= run.threshold]
-    score = lesions[0].score if lesions else (run.slide_score or 0.0)
     if run.status == RunStatus.CANNOT_ASSESS:
-        return AiCall(run, None, "", score, 0.0, "the AI could not assess the slide")
+        reason = f": {run.status_reason}" if run.status_reason else ""
+        return AiCall(run, None, "", None, None, f"the AI could not assess the slide{reason}")
+    score = lesions[0].score if lesions else run.slide_score
     if counted:
         longest = max(counted, key=lambda lesion: lesion.longest_diameter_mm)
         return AiCall(run, True, longest.size_class, score, longest.longest_diameter_mm)
     if run.status == RunStatus.INCOMPLETE:
-        return AiCall(run, None, "", score, 0.0, "the AI found nothing, but part of the tissue was not analysed")
+        return AiCall(run, None, "", score, None, "the AI found nothing, but part of the tissue was not judged")
     return AiCall(run, False, "", score, 0.0)
 
 
@@ -170,17 +182,23 @@ def discordances(unaided: Sequence[Pair], final: Sequence[Pair]) -> list[Discord
     return sorted(found, key=lambda item: (-item.weight, item.pair.slide.case.accession, str(item.pair.slide.pk)))
 
 
+def not_counted(unaided: Sequence[Pair], final: Sequence[Pair]) -> list[Pair]:
+    """Those that stand in no cell of the tables, slide by slide."""
+    left_out = [pair for pair in [*unaided, *final] if not pair.counted]
+    return sorted(left_out, key=lambda pair: (pair.slide.case.accession, pair.slide.position, str(pair.slide.pk)))
+
+
 def _discordance(pair: Pair) -> Discordance | None:
     if pair.ai.found and not pair.found:
         return Discordance(
-            pair, "ai_only", "the AI found tumour, the reader did not", pair.ai.score * pair.ai.longest_mm
+            pair, "ai_only", "the AI found tumour, the reader did not", pair.ai.weight * (pair.ai.longest_mm or 0.0)
         )
     if pair.found and not pair.ai.found:
-        weight = (1.0 - pair.ai.score) * AT_LEAST_MM[CallValue(pair.call)]
+        weight = (1.0 - pair.ai.weight) * AT_LEAST_MM[CallValue(pair.call)]
         return Discordance(pair, "reader_only", "the reader found tumour, the AI did not", weight)
     if pair.found and pair.ai.size_class != pair.call:
         steps = abs(SIZES.index(pair.ai.size_class) - SIZES.index(pair.call))
-        return Discordance(pair, "size", "both found tumour, of another size class", 0.1 * steps * pair.ai.score)
+        return Discordance(pair, "size", "both found tumour, of another size class", 0.1 * steps * pair.ai.weight)
     return None
 
 

@@ -11,7 +11,7 @@ from review.reporting.agreement import Discordance, Pair, TwoByTwo
 PAIR_COLUMNS = (
     *("case", "slide", "slide_id", "stage", "reference_call", "reference_role", "reference_protocol", "reader"),
     *("ai_found", "ai_size_class", "ai_score", "ai_longest_mm", "ai_not_counted_because", "model", "weights_sha256"),
-    *("run_id", "locked_at"),
+    *("run_id", "locked_at", "ai_status", "ai_slide_probability", "ai_triage", "calibration"),
 )
 
 
@@ -61,6 +61,10 @@ def _pair_cells(pair: Pair) -> list[str]:
         run.model_version.sha256,
         str(run.pk),
         pair.read.locked_at.astimezone(UTC).isoformat() if pair.read.locked_at else "",
+        run.status,
+        _number(run.slide_probability),
+        run.triage,
+        run.calibration,
     ]
 
 

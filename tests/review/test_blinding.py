@@ -32,6 +32,12 @@ SCORE = 0.8713371
 LONGEST_MM = 3.1415271
 FIELD = b"\xff\xd8 canary field bytes"
 HEATMAP = b"canary heat!"
+CALIBRATED = {
+    "slide_probability": 0.8642135,
+    "triage": "ai_positive",
+    "triage_words": "canary-promise-of-the-band",
+    "drift": {"z_eosin": 7.7531},
+}
 BEN_SAYS = "canary-ben-folded-tissue"
 MODEL = "canary-model-7f3a"
 
@@ -43,7 +49,9 @@ def canaries(ward: Ward) -> dict[str, bytes]:
     ward.slide = slide
     ward.model.version = MODEL
     ward.model.save()
-    run = factories.make_run(slide, scores=(SCORE,), longest_mm=LONGEST_MM, heatmap=HEATMAP, slide_score=0.9173137)
+    run = factories.make_run(
+        slide, scores=(SCORE,), longest_mm=LONGEST_MM, heatmap=HEATMAP, slide_score=0.9173137, **CALIBRATED
+    )
     ward.run = run
     lesion = run.lesions.get()
     lesion.field_path.write_bytes(FIELD)
@@ -54,11 +62,14 @@ def canaries(ward: Ward) -> dict[str, bytes]:
             subject=run,
             case_id=ward.case.pk,
             slide_id=slide.pk,
-            details={"heatmap_sha256": run.heatmap_sha256},
+            details={"heatmap_sha256": run.heatmap_sha256, "status": run.status, "triage": run.triage},
         )
     return {
         "score": str(SCORE).encode(),
         "slide score": b"0.9173137",
+        "slide probability": b"0.8642135",
+        "triage band": b"ai_positive",
+        "triage promise": b"canary-promise-of-the-band",
         "longest diameter": str(LONGEST_MM).encode(),
         "lesion": str(lesion.pk).encode(),
         "run": str(run.pk).encode(),

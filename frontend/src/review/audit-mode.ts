@@ -6,7 +6,8 @@ import { redraw } from "../redraw";
 import { boxOf } from "../viewer/geometry";
 import { OutlineLayer } from "../viewer/lesions";
 import type { Stage } from "../viewer/stage";
-import { aiSummary } from "./ai-summary";
+import { aiSummary, summaryComesFirst } from "./ai-summary";
+import { emptyWords } from "./ai-words";
 import { buildAiView, fetchAi, lesionOutlines, type AiView } from "./ai-view";
 import { Gallery, lesionList } from "./lesion-section";
 import { neighbour, verdictOf } from "./lesion-order";
@@ -28,7 +29,9 @@ export async function startAuditMode(boot: Boot, stage: Stage, side: HTMLElement
     return [];
   }
   const ai = await buildAiView(stage, result as AiResult & { run: AiRun });
-  scroll.append(...lesionsPart(ai, reads, stage, keys, onChange), ai.layers.element, h("section", {}, h("h2", {}, "AI result"), aiSummary(ai.run)), reads.length ? otherReadsSection(reads, ai.lesions, "Reads") : empty);
+  const summary = h("section", { "aria-label": "AI result" }, h("h2", {}, "AI result"), aiSummary(ai.run));
+  const found = [...lesionsPart(ai, reads, stage, keys, onChange), ai.layers.element];
+  scroll.append(...(summaryComesFirst(ai.run) ? [summary, ...found] : [...found, summary]), reads.length ? otherReadsSection(reads, ai.lesions, "Reads") : empty);
   return [];
 }
 
@@ -61,7 +64,7 @@ function lesionsPart(ai: AiView, reads: readonly OtherRead[], stage: Stage, keys
   const draw = () => {
     gallery.select(selected);
     ai.outlines.set(lesionOutlines(ai.lesions, shared, { threshold: ai.run.threshold, selected }));
-    redraw(list, lesionList({ lesions: ai.lesions, decisions: shared, selected, threshold: ai.run.threshold, emptyWords: "The AI found no lesion on this slide.", belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}`, stateWords: (lesion) => readersSay(reads, lesion), onSelect: (lesion) => select(lesion, true) }));
+    redraw(list, lesionList({ lesions: ai.lesions, decisions: shared, selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}`, stateWords: (lesion) => readersSay(reads, lesion), onSelect: (lesion) => select(lesion, true) }));
     stage.view.repaint();
     onChange();
   };

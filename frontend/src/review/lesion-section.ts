@@ -2,6 +2,7 @@
 
 import { h, svg } from "../dom";
 import { millimetres, probability } from "../numbers";
+import { findingWords, lesionChance } from "./ai-words";
 import { verdictOf } from "./lesion-order";
 import { REJECT_REASONS, SIZE_WORDS, type AiLesion, type Decision, type Verdict } from "./types";
 
@@ -29,7 +30,7 @@ export class Gallery {
     for (const lesion of lesions.filter((one) => one.field_url).slice(0, GALLERY)) {
       const card = h(
         "button",
-        { type: "button", class: "field-card", "aria-label": `Lesion ${lesion.rank}, score ${probability(lesion.score)}`, onclick: () => onSelect(lesion) },
+        { type: "button", class: "field-card", "aria-label": `Lesion ${lesion.rank}, ${findingWords(lesion)}`, onclick: () => onSelect(lesion) },
         h("img", { src: lesion.field_url, alt: "", loading: "lazy" }),
         h("span", {}, String(lesion.rank)),
       );
@@ -56,12 +57,18 @@ export function lesionList(options: LesionSectionOptions): HTMLElement {
     }
     rows.push(h("li", {}, lesionRow(lesion, options)));
   }
+  const calibrated = isCalibrated(lesions);
   return h(
     "div",
-    {},
-    h("div", { class: "lesion-head", "aria-hidden": "true" }, h("span", {}), h("span", {}, "#"), h("span", {}, "class"), h("span", { class: "r" }, "longest"), h("span", { class: "r" }, "score"), h("span", {}, "state")),
+    { class: calibrated ? "has-chance" : "" },
+    calibrated ? null : h("p", { class: "hint" }, "Scores are the network's own, not calibrated: no probabilities."),
+    h("div", { class: "lesion-head", "aria-hidden": "true" }, h("span", {}), h("span", {}, "#"), h("span", {}, "class"), h("span", { class: "r" }, "longest"), h("span", { class: "r" }, "score"), calibrated && h("span", { class: "r" }, "prob."), h("span", {}, "state")),
     h("ol", { class: "lesions", "aria-label": "Lesions, strongest first" }, ...rows),
   );
+}
+
+function isCalibrated(lesions: readonly AiLesion[]): boolean {
+  return lesions.some((lesion) => lesion.probability !== null);
 }
 
 function lesionRow(lesion: AiLesion, options: LesionSectionOptions): HTMLElement {
@@ -85,6 +92,7 @@ function lesionRow(lesion: AiLesion, options: LesionSectionOptions): HTMLElement
     h("span", {}, `${SIZE_WORDS[lesion.size_class] ?? lesion.size_class}${lesion.borderline ? " ?" : ""}`, lesion.borderline ? h("span", { class: "visually-hidden" }, " (near a class limit)") : null),
     h("span", { class: "r" }, millimetres(lesion.longest_diameter_mm)),
     h("span", { class: "r" }, probability(lesion.score)),
+    isCalibrated(options.lesions) && h("span", { class: "r", title: "Calibrated probability that this is tumour" }, lesionChance(lesion), h("span", { class: "visually-hidden" }, " probable")),
     h("span", { class: "w" }, words, reason ? h("span", { class: "visually-hidden" }, `, ${reason}`) : null),
   );
 }

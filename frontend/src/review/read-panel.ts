@@ -4,7 +4,8 @@ import { h } from "../dom";
 import { redraw } from "../redraw";
 import type { Store } from "../store";
 import type { Stage } from "../viewer/stage";
-import { aiSummary } from "./ai-summary";
+import { aiSummary, summaryComesFirst } from "./ai-summary";
+import { emptyWords } from "./ai-words";
 import { callButtons } from "./call-section";
 import { Gallery, lesionList, reasonInWords } from "./lesion-section";
 import { decidedCount, mustBeDecided, verdictOf } from "./lesion-order";
@@ -130,18 +131,13 @@ function mountAiPart(place: HTMLElement, acts: ReadPanelActs): (value: ReadView)
       gallery = new Gallery(ai.lesions, acts.onSelect);
       summary.replaceChildren(h("h2", {}, "AI result"), aiSummary(ai.run));
       const lesions = h("section", { "aria-label": "AI lesions" }, h("h2", {}, "Lesions, strongest first"), gallery.element, decide, list);
-      place.replaceChildren(...(ai.run.status === "complete" && ai.run.tissue.failed === 0 ? [lesions, ai.layers.element, summary] : [summary, lesions, ai.layers.element]));
+      place.replaceChildren(...(summaryComesFirst(ai.run) ? [summary, lesions, ai.layers.element] : [lesions, ai.layers.element, summary]));
     }
     const decisions = shownDecisions(value);
     gallery?.select(value.selected);
     redraw(decide, ai.lesions.length > 0 && decidePart(value, acts));
     redraw(list, lesionList({ lesions: ai.lesions, decisions, selected: value.selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}: may be left undecided`, onSelect: acts.onSelect }));
   };
-}
-
-function emptyWords(threshold: number, status: string): string {
-  if (status === "cannot_assess") return "The AI could not assess this slide; the final call is yours alone.";
-  return `The AI found no lesion at or above ${threshold.toFixed(2)}. The heatmap (H) shows what lies below. This is not a negative call: that is yours.`;
 }
 
 function decidePart(value: ReadView, acts: ReadPanelActs): HTMLElement {

@@ -3,7 +3,8 @@
 import { openDialog } from "../dialog";
 import { h } from "../dom";
 import { ApiError, getJson, postJson } from "../http";
-import { millimetres, percent } from "../numbers";
+import { millimetres } from "../numbers";
+import { signedAiWords, type SignedAi } from "./ai-words";
 import { CALLS, type CallValue } from "./types";
 
 interface ManifestCall {
@@ -17,7 +18,7 @@ interface ManifestRead {
   protocol: string;
   locked_at: string | null;
   ai_revealed_at: string | null;
-  ai: { model: string; model_version: string; threshold: number; status: string; slide_score: number | null; failed_fraction: number; lesions: number } | null;
+  ai: SignedAi | null;
   calls: ManifestCall[];
   marks: { longest_diameter_mm: number | null; removed_at: string | null }[];
   decisions: { lesion: string; verdict: string }[];
@@ -164,7 +165,7 @@ function slideRow(slide: Manifest["slides"][number]): HTMLElement {
   if (!read) return h("tr", {}, h("th", { scope: "row" }, slide.name), h("td", { colspan: 5 }, `not read (${slide.state})`));
   const newest = new Map(read.decisions.map((decision) => [decision.lesion, decision.verdict]));
   const count = (verdict: string) => [...newest.values()].filter((one) => one === verdict).length;
-  const ai = read.ai ? `${read.ai.lesions} lesions, score ${read.ai.slide_score?.toFixed(2) ?? "none"}${read.ai.failed_fraction > 0 ? `, ${percent(read.ai.failed_fraction)} unread` : ""}` : "not shown";
+  const ai = read.ai ? signedAiWords(read.ai) : "not shown";
   const own = read.marks.filter((mark) => mark.removed_at === null).length;
   return h(
     "tr",

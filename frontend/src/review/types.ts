@@ -79,6 +79,8 @@ export interface AiLesion {
   id: string;
   rank: number;
   score: number;
+  /** Calibrated; null when the model version is not. */
+  probability: number | null;
   peak: [number, number];
   outline: Ring[];
   bbox: [number, number, number, number];
@@ -97,6 +99,14 @@ export interface AiRun {
   status: "complete" | "incomplete" | "cannot_assess";
   status_reason: string;
   slide_score: number | null;
+  /** Whether probabilities and band come from a calibration of this model version and profile. */
+  calibrated: boolean;
+  slide_probability: number | null;
+  triage: { band: "ai_negative" | "must_review" | "ai_positive" | "none" | "cannot_assess"; words: string };
+  /** Share of the tissue that is out of focus; null in runs from before it was measured. */
+  blurred: number | null;
+  /** What of the slide is unlike the reference slides of the model version, in words. */
+  unlike_reference: string[];
   tissue: { mm2: number; analysed: number; failed: number };
 }
 

@@ -96,7 +96,7 @@ export function mountAiLayers(stage: Stage, outlines: OutlineLayer, heat: HeatLa
   removers.push(
     stage.onCursor((at) => {
       const p = at && heat?.visible && !peeking ? valueAt(heat.grid, level0FromStage(view.frame(), at)) : null;
-      stage.setCursorNote(p === null ? "" : `model probability ${probability(p)}`);
+      stage.setCursorNote(p === null ? "" : `network output ${probability(p)}`);
     }),
   );
   const peek = (on: boolean) => {
@@ -155,7 +155,7 @@ function makeLegend() {
       const tick = h("span", {}, threshold > 0.12 && threshold < 0.88 ? threshold.toFixed(2) : "");
       tick.style.left = `${threshold * 100}%`;
       ticks.replaceChildren(h("span", {}, "0"), tick, h("span", {}, "1"));
-      words.textContent = `Colour is the model's probability, not certainty. Palette ${palette}; nothing below ${threshold.toFixed(2)}.`;
+      words.textContent = `Colour is the network's own output, no calibrated probability. Palette ${palette}; nothing below ${threshold.toFixed(2)}.`;
     },
   };
 }
