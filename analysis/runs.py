@@ -145,6 +145,8 @@ def _detect(
     assert slide.mpp_x is not None
     assert slide.mpp_y is not None
     try:
+        # the slide's own file, not its tile store: a place that cannot be read is hatched there like a picture, and would
+        # be read as tissue instead of being counted as failed
         with open_pixels(slide.source_path, mpp_override=(slide.mpp_x, slide.mpp_y)) as source:
             detection = infer.detect(
                 source,
