@@ -2,6 +2,14 @@
 
 from typing import Any
 
+from analysis.detector.calibration import TriageBand
+from analysis.detector.learning_curve import Panel, Point, figure
+
+CURVE_FILE = "learning-curve.svg"
+"""Beside the page."""
+PUBLISHED_PATCH_AUC = 0.95
+"""Lower end of what was published for PatchCamelyon with 262,000 patches."""
+
 _LIMITS = """\
 ## What it must not be used for
 - Diagnosis. It is research software and no medical device; a pathologist reads every slide.
@@ -12,13 +20,15 @@ _LIMITS = """\
 ## Known weaknesses
 - It has seen patches of 93 um and composed regions, never a real whole slide with context.
 - The slide of origin of the training patches is not known: random folds share slides, so patch figures are optimistic.
-- Sinus histiocytes, stroma and crushed lymphocytes cause most false positives.
+- Sinus histiocytes, stroma, crushed lymphocytes, cells between fat and blurred tissue cause most false positives.
 """
 
 
 def card_page(content: dict[str, Any]) -> str:
     """Markdown from the content of model.json."""
     card, config = content["card"], content["config"]
+    evaluation = card.get("evaluation", {})
+    composed = card.get("composed_evaluation", True)
     lines = [
         "# Model card",
         "",
@@ -47,15 +57,254 @@ def card_page(content: dict[str, Any]) -> str:
         "",
         "## Measured on the test fold of real patches",
         *_table(card.get("test", {})),
+        *_by_seed(evaluation.get("patches_by_seed")),
+        *_calibration(card),
+        *_slides(evaluation, composed=composed),
     ]
-    for name, result in card.get("evaluation", {}).items():
-        composed = (
-            " (composed slides: texture real, anatomy not)"
-            if name.startswith("slides") and card.get("composed_evaluation", True)
-            else ""
-        )
-        lines += ["", f"## Evaluation: {name}{composed}", *_table(result)]
+    told = {"patches_by_seed", *_profiles(evaluation)}
+    for name, result in evaluation.items():
+        if name not in told:
+            note = " (composed slides: texture real, anatomy not)" if name.startswith("slides") and composed else ""
+            lines += ["", f"## Evaluation: {name}{note}", *_table(result)]
+    lines += _studies(card.get("studies", []))
     return "\n".join(lines) + "\n\n" + _LIMITS
+
+
+# -- real patches, several trainings -------------------------------------------------------------------------------------
+
+_PATCH_WORDS = {
+    "auc": "AUC at 1.0 um/px",
+    "auc_2um": "AUC at 2.0 um/px",
+    "hard_negative_rate": "hard negatives called tumour, at 90 % sensitivity",
+    "level0_auc": "AUC on CAMELYON16 patches cut at level 0",
+}
+
+
+def _by_seed(found: dict[str, Any] | None) -> list[str]:
+    if not found:
+        return []
+    models = found["models"]
+    seeds = ", ".join(str(one["seed"]) for one in models)
+    lines = [
+        "",
+        f"## The same recipe with {len(models)} seeds ({seeds})",
+        "The trainings differ in seed; the teachers they learn from are the same. [low, high]: DeLong's interval of 95 %, which",
+        "takes patches for independent. Goals are the project's own.",
+        "",
+        "| | " + " | ".join(f"seed {one['seed']}" for one in models) + " | mean | goal | reached |",
+        "|---" * (len(models) + 4) + "|",
+    ]
+    paths = {"auc": ("test",), "auc_2um": ("test_coarse",), "level0_auc": ("level0_patches",)}
+    for name, words in _PATCH_WORDS.items():
+        over = found["over_models"].get(name)
+        if over is None:
+            continue
+        cells = []
+        for one in models:
+            part = one.get(paths[name][0], {}) if name in paths else {}
+            value = part.get("auc") if name in paths else one["hard_negatives"].get("false_positive_rate")
+            cells.append(_with_interval(value, part.get("auc_interval")))
+        reached = "yes" if over["reached"] else "no"
+        lines.append(f"| {words} | {' | '.join(cells)} | {over['mean']:.4g} | {over['goal']} | {reached} |")
+    return lines
+
+
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval and None not in interval else "")
+
+
+# -- calibration ---------------------------------------------------------------------------------------------------------
+
+
+def _calibration(card: dict[str, Any]) -> list[str]:
+    fits = card.get("calibration", {})
+    if not fits:
+        return ["", "## Calibration", "Not calibrated: scores are no probabilities."]
+    lines = ["", "## Calibration", "Fitted on validation slides, judged by fits that had not seen the slide.", ""]
+    lines += ["| profile | slides (with tumour) | threshold | lesions found | false a slide | ECE lesion | ECE slide |"]
+    lines += ["|---" * 7 + "|"]
+    for profile, fit in fits.items():
+        on, at, ece = fit["fitted_on"], fit["threshold"], fit["ece"]
+        lines.append(
+            f"| {profile} | {on['slides']} ({on['with_tumour']}){', composed' if on['composed'] else ''} "
+            f"| {at['score']:.3f} | {at['found']} of {at['lesions']} | {at['false_per_slide']:.2f} "
+            f"| {_ece(ece['lesion'])} | {_ece(ece['slide'])} |"
+        )
+    lines += ["", *(f"Triage, `{profile}`: {TriageBand(**fit['triage']).promise}" for profile, fit in fits.items())]
+    if card.get("suspicion"):
+        told = card["suspicion"]
+        lines += [
+            "",
+            f"`fast` looks again above {told['value']}: {told['rule']} ({told['reached']} of {told['lesions']}).",
+        ]
+    return lines
+
+
+def _ece(facts: dict[str, Any]) -> str:
+    return f"{facts['value']:.3f} [{facts['low']:.3f}, {facts['high']:.3f}], n {facts['n']}"
+
+
+# -- whole slides --------------------------------------------------------------------------------------------------------
+
+_SLIDE_ROWS = (
+    ("slide AUC", "slide_auc", "slide_auc_interval"),
+    ("slide AUC without slides of ITC alone", "slide_auc_without_itc_only", "slide_auc_without_itc_only_interval"),
+    ("FROC, interpolated script of 2016", "froc_2016", "froc_2016_interval"),
+    ("FROC, stepped script", "froc_stepped", "froc_stepped_interval"),
+    ("mask Dice", "dice", "dice_interval"),
+)
+
+
+def _profiles(evaluation: dict[str, Any]) -> list[str]:
+    return [name for name in ("slides_standard", "slides_fast") if "froc_2016" in evaluation.get(name, {})]
+
+
+def _slides(evaluation: dict[str, Any], *, composed: bool) -> list[str]:
+    names = _profiles(evaluation)
+    if not names:
+        return []
+    read = [evaluation[name] for name in names]
+    note = " (composed: texture real, anatomy not)" if composed else ""
+    lines = [
+        "",
+        f"## Whole slides{note}",
+        f"{read[0]['slides']} slides, {read[0]['tumour_slides']} with tumour ({read[0]['itc_only_slides']} of them with isolated",
+        "tumour cells alone). [low, high]: bootstrap of whole slides, 95 %; shares Wilson.",
+        "",
+        "| | " + " | ".join(f"`{name.removeprefix('slides_')}`" for name in names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+
+    def add(words: str, cells: list[str]) -> None:
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+
+    for words, key, interval in _SLIDE_ROWS:
+        add(words, [_with_interval(one[key], one[interval]) for one in read])
+    for kind in ("macro", "micro", "itc"):
+        of = [one["sensitivity_by_class"][kind] for one in read]
+        add(f"{kind} found at the threshold", [f"{k['found']} of {k['lesions']}" for k in of])
+    add("false finds a slide", [f"{one['false_positives_per_slide']:.2f}" for one in read])
+    add("specificity by slide", [_with_interval(c["specificity"], c["specificity_interval"]) for c in _calls(read)])
+    add("sensitivity by slide", [_with_interval(c["sensitivity"], c["sensitivity_interval"]) for c in _calls(read)])
+    right = [one["lesion_classes"]["outside_band"] for one in read]
+    add("size class of lesions right, outside the band", [f"{r['right']} of {r['lesions']}" for r in right])
+    pieces = [one["one_lesion_each"] for one in read]
+    add("found as one lesion", [f"{p['in_one_piece']} of {p['metastases'] - p['in_no_piece']}" for p in pieces])
+    add("cannot assess", [str(one["not_assessed"]) for one in read])
+    add("seconds a slide, median", [str(one["seconds_per_slide_median"]) for one in read])
+    tags = sorted({tag for one in read for tag in one["false_positives_by_tag"]})
+    for tag in tags:
+        cells = [one["false_positives_by_tag"].get(tag, {}).get("false", 0) for one in read]
+        add(f"false finds on {tag.replace('_', ' ')}", [str(n) for n in cells])
+    return lines
+
+
+def _calls(read: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one["slide_calls"] for one in read]
+
+
+# -- studies -------------------------------------------------------------------------------------------------------------
+
+_STUDY_TITLES = {
+    "patches": "Little data: labelled patches",
+    "slides": "Little data: annotated slides (composed) and no patches",
+    "scanner": "Across scanners",
+    "network": "Attention, gate and heads",
+    "spacing": "Spacing",
+    "start": "Start of the training",
+}
+_STUDY_FIGURES = {
+    "auc": "AUC 1.0",
+    "auc_2um": "AUC 2.0",
+    "other_scanner": "AUC other scanner",
+    "hard_fpr": "hard negatives",
+    "level0": "AUC level 0",
+    "dice": "Dice, composed regions",
+    "box_iou": "box IoU, composed regions",
+}
+
+
+def _studies(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## Studies",
+        "Many short trainings under one plan (`analysis/detector/plans/studies.toml`), each of a fixed number of steps and scored",
+        "once on the test fold. They compare variants with each other and are far from trained to the end. Mean (lowest to",
+        "highest) over the seeds.",
+    ]
+    if curve_of(rows) is not None:
+        lines += ["", f"![Learning curves]({CURVE_FILE})", "", *_anchors(rows)]
+    for study in dict.fromkeys(row["study"] for row in rows):
+        own = sorted((row for row in rows if row["study"] == study), key=lambda row: _amount(row["variant"]) or 0.0)
+        names = [name for name in _STUDY_FIGURES if any(name in row for row in own)]
+        lines += ["", f"### {_STUDY_TITLES.get(study, study)}", ""]
+        lines += ["| variant | seeds | steps | " + " | ".join(_STUDY_FIGURES[n] for n in names) + " |"]
+        lines += ["|---" * (3 + len(names)) + "|"]
+        for row in own:
+            cells = [_spread(row.get(name)) for name in names]
+            lines.append(
+                f"| {row['variant'].replace('-', ' ')} | {row['seeds']} | {row['steps']} | {' | '.join(cells)} |"
+            )
+    return lines
+
+
+def _anchors(rows: list[dict[str, Any]]) -> list[str]:
+    """From which amount of patches on the curve passes what others published, in words."""
+    curve = sorted(
+        (_amount(r["variant"]) or 0.0, r["auc"]["mean"]) for r in rows if r["study"] == "patches" and "auc" in r
+    )
+    if not curve:
+        return []
+    passed = [amount for amount, mean in curve if mean >= PUBLISHED_PATCH_AUC]
+    published = f"AUC {PUBLISHED_PATCH_AUC} to 0.97 (published for PatchCamelyon with 262,000 patches)"
+    words = f"passes {published} from {passed[0]:g} % of the patches on" if passed else f"stays below {published}"
+    return [
+        f"The curve of short trainings {words}; for a full training see above. No published figure for so few patches is known.",
+        "On slides the nearest published small-data figure (72 annotated cases: 98 % of metastases, all macro, 18 of 20 micro;",
+        "Pathol Res Pract 2025, PMID 39946987) was measured on real frozen sections: composed slides cannot be set against it.",
+    ]
+
+
+def curve_of(rows: list[dict[str, Any]]) -> str | None:
+    """The figure of the learning curves; None when no such study is there."""
+    panels = []
+    for study, title, label in (
+        ("patches", "AUC against labelled patches", "% of the training patches"),
+        ("slides", "AUC against composed slides", "slides"),
+    ):
+        own = [row for row in rows if row["study"] == study and _amount(row["variant"])]
+        names = [n for n in ("auc", "auc_2um", "level0") if any(n in row for row in own)]
+        lines = {_STUDY_FIGURES[name]: _line(own, name) for name in names}
+        panels.append(Panel(title, label, {name: line for name, line in lines.items() if line}))
+    return figure(panels) if any(panel.lines for panel in panels) else None
+
+
+def _line(rows: list[dict[str, Any]], name: str) -> list[Point]:
+    found = [(_amount(row["variant"]) or 0.0, row[name]) for row in rows if name in row]
+    return [Point(x, f["mean"], f["low"], f["high"]) for x, f in sorted(found, key=lambda pair: pair[0])]
+
+
+def _amount(variant: str) -> float | None:
+    """3.0 of `3-percent`; None of a variant that is no amount."""
+    try:
+        return float(variant.split("-")[0])
+    except ValueError:
+        return None
+
+
+def _spread(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    if found["low"] == found["high"]:
+        return f"{found['mean']:.3f}"
+    return f"{found['mean']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
+# -- tables --------------------------------------------------------------------------------------------------------------
 
 
 def _table(values: dict[str, Any]) -> list[str]:

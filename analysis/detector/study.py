@@ -4,7 +4,7 @@ A plan (plans/studies.toml) names studies: learning curves, training on one scan
 keys of one base configuration, trains each variant with each seed for a fixed number of steps, takes the last averaged
 weights (no choice among checkpoints) and scores them once on the test fold. Each run leaves one JSON file in FOLDER;
 runs that are there are not done again, so a study that was killed goes on with the run it was at. `--report` prints the
-table of what is there and does not train.
+table of what is there and does not train; `--record` puts it into the card of a model version.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.detector.card import ModelRefused, read_card
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, read_toml
 from analysis.detector.infer import write_whole
 from analysis.detector.network.detector import Detector
@@ -28,6 +29,7 @@ from analysis.detector.train import Trainer
 from analysis.detector.training.material import Material, load_material
 from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.training.region_scores import judge_regions, test_regions
+from analysis.detector.weights import write_card
 from analysis.metrics.roc import auc, auc_interval, threshold_at_sensitivity
 
 DEFAULT_PLAN = Path(__file__).resolve().parent / "plans" / "studies.toml"
@@ -231,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="one JSON file for each finished run")
     parser.add_argument("--only", action="append", metavar="STUDY", help="only this study (may be given again)")
     parser.add_argument("--report", action="store_true", help="print the table of what is there, train nothing")
+    parser.add_argument("--record", type=Path, metavar="MODEL", help="keep the table in the card of this model version")
     options = parser.parse_args(arguments)
     try:
         runs = read_plan(options.plan)
@@ -241,13 +244,25 @@ def main(arguments: list[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         if not options.report:
             _carry_out_all([r for r in runs if not options.only or r.study in options.only], options.out)
-    except (ConfigurationError, ReferenceDataMissing, PatchFileError, ModuleNotFoundError, OSError) as problem:
+        rows = summary(collect(options.out))
+        if options.record:
+            content = read_card(options.record)
+            content["card"]["studies"] = rows
+            write_card(options.record, content)
+    except (
+        ConfigurationError,
+        ModelRefused,
+        ReferenceDataMissing,
+        PatchFileError,
+        ModuleNotFoundError,
+        OSError,
+    ) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the run it was at", file=sys.stderr)
         return 130
-    print("\n".join(table(summary(collect(options.out)))))
+    print("\n".join(table(rows)))
     return 0
 
 

@@ -1,0 +1,104 @@
+"""Trained models judged on real patches of the test fold: one model for each seed, side by side.
+
+python benchmarks/patches.py [MODEL ...] [--record MODEL]    (default: the shipped model)
+
+For each model: AUC at 1.0 and 2.0 um/px with DeLong's interval, by scanner; false positive rate on the hard negatives of
+the test fold at the threshold that finds 90 % of its tumour patches; AUC on CAMELYON16 patches cut at level 0, by slide,
+none of which is trained on. Then mean, lowest and highest over the models, beside the goals. The slide of a patch is not
+known: patches of one slide stand on both sides of the split, and the intervals take patches for independent.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from analysis.detector.card import ModelRefused, default_model_folder  # noqa: E402
+from analysis.detector.evaluate import record_evaluation  # noqa: E402
+from analysis.detector.patch_file import PatchFileError  # noqa: E402
+from analysis.detector.reference_data import ReferenceDataMissing  # noqa: E402
+from analysis.detector.study import judge  # noqa: E402
+from analysis.detector.training.material import load_material  # noqa: E402
+from analysis.detector.training.patch_scores import score_patches  # noqa: E402
+from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
+from analysis.metrics.roc import auc  # noqa: E402
+
+GOALS = {
+    "auc": ("at least", 0.975),
+    "auc_2um": ("at least", 0.940),
+    "hard_negative_rate": ("at most", 0.12),
+    "level0_auc": ("at least", 0.96),
+}
+
+
+def figures(model: LoadedModel) -> dict[str, Any]:
+    train = dataclasses.replace(model.config.train, regions_every=0, teachers=0)
+    config = dataclasses.replace(model.config, train=train)
+    material = load_material(config, rng=np.random.default_rng(0))
+    test = material.test
+    scores = score_patches(model.network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=train.mpp)
+    by_stain = {str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)}
+    return {
+        "version": model.version,
+        "sha256": model.sha256,
+        "seed": train.seed,
+        **judge(model.network, config, material),
+        "auc_by_stain": by_stain,
+    }
+
+
+def row(found: dict[str, Any]) -> dict[str, float | None]:
+    return {
+        "auc": found["test"]["auc"],
+        "auc_2um": found.get("test_coarse", {}).get("auc"),
+        "hard_negative_rate": found["hard_negatives"].get("false_positive_rate"),
+        "level0_auc": found.get("level0_patches", {}).get("auc"),
+    }
+
+
+def over_seeds(rows: list[dict[str, float | None]]) -> dict[str, Any]:
+    summary = {}
+    for name, (word, goal) in GOALS.items():
+        values = [v for v in (r[name] for r in rows) if v is not None]
+        if values:
+            mean = float(np.mean(values))
+            reached = mean >= goal if word == "at least" else mean <= goal
+            summary[name] = {
+                "mean": round(mean, 4),
+                "lowest": min(values),
+                "highest": max(values),
+                "models": len(values),
+                "goal": f"{word} {goal}",
+                "reached": reached,
+            }
+    return summary
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", type=Path, nargs="*", metavar="MODEL", help="folders with model.json and weights")
+    parser.add_argument("--record", type=Path, metavar="MODEL", help="keep the figures in this model's card")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        found = [figures(load_model(folder)) for folder in options.models or [default_model_folder()]]
+        document = {"models": found, "over_models": over_seeds([row(one) for one in found])}
+        if options.record:
+            record_evaluation(options.record, "patches_by_seed", document)
+    except (ModelRefused, PatchFileError, ReferenceDataMissing, OSError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    print(json.dumps(document, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The page of the model card: what was measured is on it, and what was not is not claimed."""
+
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+
+from analysis.detector.card import default_model_folder, read_card
+from analysis.detector.learning_curve import Panel, Point, figure
+from analysis.detector.model_card import card_page, curve_of
+
+
+def row(study: str, variant: str, **figures: float) -> dict[str, Any]:
+    spread = {name: {"mean": v, "low": v - 0.01, "high": v + 0.01} for name, v in figures.items()}
+    return {"study": study, "variant": variant, "seeds": 3, "steps": 240, **spread}
+
+
+CURVE = [
+    row("patches", "100-percent", auc=0.96),
+    row("patches", "1-percent", auc=0.79, auc_2um=0.64),
+    row("patches", "30-percent", auc=0.952),
+    row("network", "attention-none", dice=0.5),
+]
+
+
+def page(**card: Any) -> str:
+    content = read_card(default_model_folder())
+    content["card"] = {key: value for key, value in content["card"].items() if key not in ("studies", "calibration")}
+    content["card"] |= card
+    return card_page(content)
+
+
+def test_the_curve_runs_from_few_to_many_and_says_where_it_passes_what_was_published() -> None:
+    text = page(studies=CURVE)
+    assert "passes AUC 0.95 to 0.97" in text
+    assert "from 30 % of the patches on" in text
+    lines = [line for line in text.splitlines() if "percent |" in line]
+    assert [line.split(" percent")[0] for line in lines] == ["| 1", "| 30", "| 100"]
+    assert "0.790 (0.780 to 0.800)" in lines[0]
+    assert "| attention none | 3 | 240 | 0.500 (0.490 to 0.510) |" in text
+
+
+def test_a_curve_that_never_gets_there_is_said_to_stay_below() -> None:
+    assert "stays below AUC 0.95 to 0.97" in page(studies=CURVE[1:2])
+
+
+def test_a_model_without_studies_or_calibration_says_so_and_shows_no_figure() -> None:
+    text = page()
+    assert "learning-curve" not in text
+    assert "Not calibrated: scores are no probabilities." in text
+    assert curve_of([]) is None
+    assert curve_of(CURVE[3:]) is None
+
+
+def test_the_figure_is_drawing_in_order_of_value() -> None:
+    svg = figure([Panel("AUC", "slides", {"AUC 1.0": [Point(2, 0.7, 0.6, 0.8), Point(40, 0.9, 0.88, 0.91)]})])
+    root = ElementTree.fromstring(svg)
+    circles = [node for node in root.iter() if node.tag.endswith("circle")]
+    (x1, y1), (x2, y2) = ((float(c.get("cx", "nan")), float(c.get("cy", "nan"))) for c in circles)
+    assert x1 < x2, "more slides lie to the right"
+    assert y1 > y2, "a higher AUC lies higher"
+    with pytest.raises(ValueError, match="no study"):
+        figure([Panel("AUC", "slides", {})])
