@@ -3,6 +3,23 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+# Key of the figures, words, key of the interval.
+MAIN = (
+    ("auc", "AUC", "auc_interval"),
+    ("n", "patches", ""),
+    ("positive", "patches with tumour", ""),
+    ("slide_auc", "slide AUC", "slide_auc_interval"),
+    ("froc_2016", "FROC (2016)", "froc_2016_interval"),
+    ("froc_stepped", "FROC (stepped)", "froc_stepped_interval"),
+    ("lesions_found", "lesions found", ""),
+    ("lesions", "lesions", ""),
+    ("false_positives_per_slide", "false lesions a slide", ""),
+    ("dice", "Dice", "dice_interval"),
+    ("slides", "slides", ""),
+    ("tumour_slides", "slides with tumour", ""),
+    ("not_assessed", "slides that could not be assessed", ""),
+)
+
 
 class Figure(NamedTuple):
     measured_on: str
@@ -19,6 +36,17 @@ def figures_of(measured_on: str, figures: Any, name: str = "") -> Iterator[Figur
                 yield from figures_of(measured_on, value, f"{name}, {words}" if name else words)
     else:
         yield Figure(measured_on, name, _in_words(figures))
+
+
+def main_figures(measured_on: str, figures: dict[str, Any]) -> list[Figure]:
+    """Those of MAIN that were measured, each with its interval where there is one."""
+    lines = []
+    for key, name, interval in MAIN:
+        if figures.get(key) is not None:
+            value = _in_words(figures[key])
+            low_high = figures.get(interval)
+            lines.append(Figure(measured_on, name, f"{value} ({_in_words(low_high)})" if low_high else value))
+    return lines
 
 
 def _in_words(value: Any) -> str:

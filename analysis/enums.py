@@ -8,6 +8,11 @@ class ModelState(models.TextChoices):
     RETIRED = "retired", "retired"
 
 
+class EvaluationKind(models.TextChoices):
+    SLIDES = "slides", "slides"
+    PATCHES = "patches", "patches"
+
+
 class Profile(models.TextChoices):
     STANDARD = "standard", "standard (1.0 um per pixel)"
     FAST = "fast", "fast (2.0 um per pixel, 1.0 where suspicious)"

@@ -22,4 +22,26 @@ class CannotDetect(AnalysisError):
 
 
 class ModelRefused(AnalysisError):
+    """These files are no model version that can be trusted."""
+
     code = "model_refused"
+
+
+class ModelTooLarge(ModelRefused):
+    code = "model_too_large"
+
+
+class NotEvaluated(ModelRefused):
+    """Only a version with a finished evaluation of exactly its weights may be activated."""
+
+    code = "not_evaluated"
+
+
+class NotActive(ModelRefused):
+    code = "not_active"
+
+
+class CannotEvaluate(AnalysisError):
+    """The evaluation set is not there, or nothing can be measured on it."""
+
+    code = "cannot_evaluate"

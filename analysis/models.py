@@ -5,9 +5,10 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
-from analysis.card_figures import Figure, figures_of
+from accounts.models import User
+from analysis.card_figures import Figure, figures_of, main_figures
 from analysis.detector.calibration import Calibration, calibrations_of
-from analysis.enums import ModelState, Profile, RunStatus, SizeClass, TriageBand
+from analysis.enums import EvaluationKind, ModelState, Profile, RunStatus, SizeClass, TriageBand
 from slides.models import Slide
 
 
@@ -35,9 +36,22 @@ class ModelVersion(models.Model):
 
     @property
     def figures(self) -> list[Figure]:
-        """What the card's evaluation says, one figure a line."""
+        """What the card says that was measured before it came here, one figure a line."""
         evaluation = self.card.get("evaluation") or {}
         return [figure for measured_on, figures in evaluation.items() for figure in figures_of(measured_on, figures)]
+
+    @property
+    def training_figures(self) -> list[Figure]:
+        """What the card says of data and training."""
+        parts = {name: self.card[name] for name in ("data", "training", "validation", "test") if self.card.get(name)}
+        return [figure for name, content in parts.items() for figure in figures_of(name, content)]
+
+    @property
+    def card_evaluates_these_weights(self) -> bool:
+        """The card holds an evaluation that names exactly the SHA-256 of this version's weights."""
+        entries = self.card.get("evaluation") or {}
+        named = [entry.get("model") for entry in entries.values() if isinstance(entry, dict)]
+        return any(isinstance(model, dict) and model.get("sha256") == self.sha256 for model in named)
 
     @property
     def calibrations(self) -> list[Calibration]:
@@ -48,6 +62,41 @@ class ModelVersion(models.Model):
     def path(self) -> Path:
         folder = Path(self.folder)
         return folder if folder.is_absolute() else Path(settings.BASE_DIR) / folder
+
+
+class Evaluation(models.Model):
+    """What was measured of one model version on one set, here. Rows are only added, in the transaction that ends the job."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="evaluations")
+    kind = models.CharField(max_length=10, choices=EvaluationKind.choices)
+    set_name = models.CharField(max_length=200, help_text="The set, as it was chosen.")
+    set_sha256 = models.CharField(max_length=64, help_text="Of what the set holds: patches, or slides and reference.")
+    profile = models.CharField(max_length=12, choices=Profile.choices, blank=True, help_text="Slides only.")
+    n = models.PositiveIntegerField(help_text="Slides or patches.")
+    figures = models.JSONField(default=dict)
+    detail = models.JSONField(default=list, help_text="One entry for each slide.")
+    weights_sha256 = models.CharField(max_length=64)
+    software_version = models.CharField(max_length=40)
+    job_id = models.UUIDField(unique=True)
+    requested_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-created_at"]
+        constraints = [models.CheckConstraint(condition=Q(n__gte=1), name="evaluation_measured_something")]
+
+    def __str__(self) -> str:
+        return f"{self.model_version} on {self.set_name}"
+
+    @property
+    def main_figures(self) -> list[Figure]:
+        """The few that decide, with their intervals."""
+        return main_figures(self.set_name, self.figures)
+
+    @property
+    def all_figures(self) -> list[Figure]:
+        return list(figures_of(self.set_name, self.figures))
 
 
 class Run(models.Model):

@@ -4,6 +4,7 @@ from django.db import models
 class JobKind(models.TextChoices):
     PREPARE_SLIDE = "prepare_slide", "prepare slide"
     DETECT = "detect", "detect metastases"
+    EVALUATE_MODEL = "evaluate_model", "evaluate model version"
 
 
 class JobState(models.TextChoices):
@@ -20,4 +21,5 @@ LIVE = (JobState.QUEUED, JobState.RUNNING)
 TASK_OF: dict[str, tuple[str, str]] = {
     JobKind.PREPARE_SLIDE: ("slides.prepare_slide", "ingest"),
     JobKind.DETECT: ("analysis.detect", "detect"),
+    JobKind.EVALUATE_MODEL: ("analysis.evaluate_model", "detect"),
 }

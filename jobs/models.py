@@ -14,7 +14,7 @@ class Job(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     kind = models.CharField(max_length=30, choices=JobKind.choices)
-    subject_id = models.UUIDField(db_index=True, help_text="The slide this job works on.")
+    subject_id = models.UUIDField(db_index=True, help_text="What this job works on: a slide, or a model version.")
     parameters = models.JSONField(default=dict)
     parameters_sha256 = models.CharField(max_length=64)
     state = models.CharField(max_length=12, choices=JobState.choices, default=JobState.QUEUED, db_index=True)

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import exception_handler
 
 from accounts.errors import AccountsError
-from analysis.errors import AnalysisError
+from analysis.errors import AnalysisError, ModelTooLarge, NotActive, NotEvaluated
 from jobs.errors import JobsError
 from review.errors import NotAllowedNow, ReviewError, Stale
 from slides.errors import SlidesError, StorageFull, UploadConflict, UploadTooLarge
@@ -21,6 +21,9 @@ STATUS_OF: list[tuple[type[Exception], int]] = [
     (UploadConflict, 409),
     (UploadTooLarge, 413),
     (StorageFull, 507),
+    (ModelTooLarge, 413),
+    (NotEvaluated, 409),
+    (NotActive, 409),
     (ReviewError, 400),
     (SlidesError, 400),
     (AnalysisError, 400),

@@ -186,6 +186,19 @@ DISK_FLOOR_BYTES = env_int("METADET_DISK_FLOOR_GB", 2, minimum=0) * 2**30
 IMPORT_FOLDERS = [Path(path) for path in env_list("METADET_IMPORT_FOLDERS", [])]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 2**20
 
+# --- model versions --------------------------------------------------------------------------------
+MODEL_UPLOAD_MAX_BYTES = env_int("METADET_MODEL_UPLOAD_MAX_MB", 512, minimum=1) * 2**20
+# What model versions are measured on here: a file of labelled patches, and folders of slides with known lesions.
+EVALUATION_PATCHES = env_path(
+    "METADET_EVALUATION_PATCHES",
+    env_path("METADET_REFERENCE_DATA", BASE_DIR.parent / "shared" / "data") / "pcam_patches.npz",
+)
+EVALUATION_SLIDES = [Path(path) for path in env_list("METADET_EVALUATION_SLIDES", [])]
+FILE_UPLOAD_HANDLERS = [
+    "metadet_site.upload_limit.SizeLimit",
+    "django.core.files.uploadhandler.TemporaryFileUploadHandler",
+]
+
 # --- API -------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     # The defaults of the framework reversed: nobody may anything unless a view says so.

@@ -24,13 +24,15 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = json.loads((folder / CARD_NAME).read_text(encoding="utf-8"))
     except OSError as problem:
         raise ModelRefused(f"{folder.name}: the model card {CARD_NAME} cannot be read") from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise ModelRefused(f"{folder.name}: {CARD_NAME} is damaged ({problem})") from problem
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ModelRefused(f"{folder.name}: {CARD_NAME} is not of format {FORMAT}")
     missing = [key for key in ("version", "sha256", "config", "card") if key not in card]
     if missing:
         raise ModelRefused(f"{folder.name}: {CARD_NAME} lacks {', '.join(missing)}")
+    if not isinstance(card["card"], dict) or not isinstance(card["config"], dict):
+        raise ModelRefused(f"{folder.name}: card and config of {CARD_NAME} must be tables")
     try:
         calibrations_of(card["card"], weights_sha256=str(card["sha256"]))
     except CalibrationDamaged as problem:

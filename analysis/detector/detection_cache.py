@@ -37,6 +37,7 @@ _NOT_READING = {
     "study.py",
     "train.py",
     "validation_record.py",
+    "weights_file.py",
 }
 """Modules that judge or train, and have no part in what is found on a slide."""
 

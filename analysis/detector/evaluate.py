@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.calibrating import CannotCalibrate, Rules, calibrate, suspicion_threshold
@@ -23,7 +24,7 @@ from analysis.detector.card import ModelRefused, default_model_folder, read_card
 from analysis.detector.detection_cache import DetectionCache
 from analysis.detector.drift import reference_of
 from analysis.detector.infer import ScaleUnknown, write_whole
-from analysis.detector.model_card import card_page
+from analysis.detector.model_card import CURVE_FILE, card_page, curve_of
 from analysis.detector.patch_file import PatchFileError, load_patches
 from analysis.detector.reading import PROFILES
 from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
@@ -37,10 +38,22 @@ from slides.wsi.errors import WsiError
 PATCH_MPP = 0.97
 
 
+PATCHES_AT_ONCE = 64
+
+
 def evaluate_patches(
-    file: Path, model: LoadedModel, *, fold: int | None = None, patch_mpp: float = PATCH_MPP, mpp: float | None = None
+    file: Path,
+    model: LoadedModel,
+    *,
+    fold: int | None = None,
+    patch_mpp: float = PATCH_MPP,
+    mpp: float | None = None,
+    on_progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> dict[str, Any]:
-    """Patches without a label (-1) are left out. `mpp` is the spacing at which the network reads (default: the model's)."""
+    """Patches without a label (-1) are left out. `mpp` is the spacing at which the network reads (default: the model's).
+
+    `on_progress` may raise, to end it early. Raises PatchFileError.
+    """
     patches = load_patches(file)
     chosen = patches.label >= 0
     if fold is not None:
@@ -48,7 +61,7 @@ def evaluate_patches(
     patches = patches.where(chosen)
     if not len(patches):
         raise PatchFileError(f"{file} holds no labelled patch{f' of fold {fold}' if fold is not None else ''}")
-    scores = score_patches(model.network, patches.rgb, patch_mpp=patch_mpp, mpp=mpp or model.config.read.mpp)
+    scores = _scores(model, patches.rgb, patch_mpp=patch_mpp, mpp=mpp or model.config.read.mpp, say=on_progress)
     truth = patches.label == 1
     threshold = float(model.card.get("patch_threshold", 0.5))
     pairs = list(zip(truth.tolist(), scores.tolist(), strict=True))
@@ -67,6 +80,17 @@ def evaluate_patches(
         "threshold": threshold,
         "auc_by_stain": by_stain,
     }
+
+
+def _scores(
+    model: LoadedModel, rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float, say: Callable[[str, float], None]
+) -> NDArray[np.float32]:
+    parts = []
+    for start in range(0, len(rgb), PATCHES_AT_ONCE):
+        say("reading patches", start / len(rgb))
+        part = rgb[start : start + PATCHES_AT_ONCE]
+        parts.append(score_patches(model.network, part, patch_mpp=patch_mpp, mpp=mpp, batch=PATCHES_AT_ONCE))
+    return np.concatenate(parts)
 
 
 def _or_none(value: float) -> float | None:
@@ -138,7 +162,11 @@ def _calibrate(options: argparse.Namespace) -> dict[str, Any]:
 
 def _card(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.model or default_model_folder()
-    write_whole(options.out, card_page(read_card(folder)).encode())
+    content = read_card(folder)
+    curve = curve_of(content["card"].get("studies", []))
+    if curve is not None:
+        write_whole(options.out.parent / CURVE_FILE, curve.encode())
+    write_whole(options.out, card_page(content).encode())
     return {"written": str(options.out), "model": folder.name}
 
 

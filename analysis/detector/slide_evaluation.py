@@ -9,7 +9,7 @@ from typing import Any
 from analysis.detector.detection import Detection
 from analysis.detector.detection_cache import DetectionCache
 from analysis.detector.engine import open_engine
-from analysis.detector.infer import detect
+from analysis.detector.infer import DetectionCancelled, detect
 from analysis.detector.slide_figures import summarise, threshold_of
 from analysis.detector.slide_judging import JudgedSlide, Reference, judge, read_tags
 from analysis.detector.validation_record import record_document
@@ -89,19 +89,42 @@ def judge_folder(
     say: Callable[[str], None] = print,
     cache: DetectionCache | None = None,
     workers: int = 0,
+    on_progress: Callable[[str, float], None] = lambda stage, fraction: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[JudgedSlide]:
-    """Every slide of reference.csv in its order. Raises as `evaluate_folder`."""
+    """Every slide of reference.csv in its order. Raises as `evaluate_folder`, and DetectionCancelled.
+
+    `on_progress` is told the slide and the share of the whole folder.
+    """
     threshold = threshold_of(model, profile=profile)
     judged = []
-    for reference in read_reference(folder):
-        detection, note = _detection_of(reference.path, model, profile, cache, workers)
+    references = read_reference(folder)
+    for i, reference in enumerate(references):
+        stage = f"slide {i + 1} of {len(references)}"
+        share = _share_of(on_progress, stage=stage, before=i, of=len(references))
+        share("", 0.0)
+        if should_stop():
+            raise DetectionCancelled
+        detection, note = _detection_of(reference.path, model, profile, cache, workers, share, should_stop)
         judged.append(judge(reference, detection, threshold=threshold, tags=read_tags(folder, reference.path.stem)))
         say(f"{reference.path.name}: {judged[-1].called}, score {detection.slide_score}, {note}")
     return judged
 
 
+def _share_of(
+    on_progress: Callable[[str, float], None], *, stage: str, before: int, of: int
+) -> Callable[[str, float], None]:
+    return lambda _, fraction: on_progress(stage, (before + fraction) / of)
+
+
 def _detection_of(
-    path: Path, model: LoadedModel, profile: str, cache: DetectionCache | None, workers: int
+    path: Path,
+    model: LoadedModel,
+    profile: str,
+    cache: DetectionCache | None,
+    workers: int,
+    on_progress: Callable[[str, float], None],
+    should_stop: Callable[[], bool],
 ) -> tuple[Detection, str]:
     from slides.wsi.sandbox import open_pixels  # starts child processes: only when there are slides to read
 
@@ -109,7 +132,14 @@ def _detection_of(
     if known is not None:
         return known, "read before"
     with open_pixels(path, mpp_override=None) as source:
-        detection = detect(source, model, profile=profile, engine=open_engine(model, workers=workers))
+        detection = detect(
+            source,
+            model,
+            profile=profile,
+            engine=open_engine(model, workers=workers),
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
     if cache:
         cache.store(path, model, detection, profile=profile)
     return detection, f"{detection.seconds['total']:.1f} s"

@@ -64,12 +64,14 @@ def model_folder(folder: Path, *, seed: int, evaluation: dict[str, object] | Non
     folder.mkdir(parents=True)
     weights = np.random.default_rng(seed).normal(size=4).astype(np.float32)
     save_file({"w": weights}, folder / WEIGHTS_NAME)
+    sha256 = file_sha256(folder / WEIGHTS_NAME)
+    named = {"patches": {"model": {"sha256": sha256}, **evaluation}} if evaluation else None
     content = {
         "format": 1,
         "version": str(seed),
-        "sha256": file_sha256(folder / WEIGHTS_NAME),
+        "sha256": sha256,
         "config": {"name": "tiny"},
-        "card": {"evaluation": evaluation} if evaluation else {},
+        "card": {"evaluation": named} if named else {},
     }
     (folder / "model.json").write_text(json.dumps(content))
     return folder
@@ -77,7 +79,7 @@ def model_folder(folder: Path, *, seed: int, evaluation: dict[str, object] | Non
 
 @pytest.fixture
 def model_version(tmp_path: Path) -> ModelVersion:
-    folder = model_folder(tmp_path / "model", seed=1, evaluation={"patches": {"auc": 0.9}})
+    folder = model_folder(tmp_path / "model", seed=1, evaluation={"auc": 0.9})
     return activate_model(model_version=register_model(folder=folder, actor=None), actor=None)
 
 
@@ -220,7 +222,7 @@ def test_a_bad_end_is_an_event_with_its_reason(slide, model_version, operator):
 
 
 def test_altered_weights_are_not_registered(tmp_path):
-    folder = model_folder(tmp_path / "m", seed=3, evaluation={"patches": {}})
+    folder = model_folder(tmp_path / "m", seed=3, evaluation={"auc": 0.9})
     (folder / WEIGHTS_NAME).write_bytes((folder / WEIGHTS_NAME).read_bytes() + b"x")
     with pytest.raises(ModelRefused, match="SHA-256"):
         register_model(folder=folder, actor=None)
@@ -238,12 +240,12 @@ def test_a_folder_without_weights_or_card_is_not_registered(tmp_path):
 
 def test_a_version_without_evaluation_is_not_activated(tmp_path):
     version = register_model(folder=model_folder(tmp_path / "m", seed=3, evaluation=None), actor=None)
-    with pytest.raises(ModelRefused, match="no evaluation"):
+    with pytest.raises(ModelRefused, match="was not evaluated"):
         activate_model(model_version=version, actor=None)
 
 
 def test_one_version_is_active_and_both_changes_are_events(tmp_path, model_version):
-    other = register_model(folder=model_folder(tmp_path / "o", seed=2, evaluation={"patches": {"auc": 1}}), actor=None)
+    other = register_model(folder=model_folder(tmp_path / "o", seed=2, evaluation={"auc": 1}), actor=None)
     activate_model(model_version=other, actor=None)
     model_version.refresh_from_db()
     assert model_version.state == ModelState.RETIRED

@@ -19,6 +19,7 @@ from accounts.models import User
 from accounts.sign_in import make_one_time_link
 from analysis import runs
 from analysis.detector.configuration import DetectorConfig, ReadConfig
+from analysis.detector.evaluate import record_evaluation
 from analysis.detector.network.detector import Detector
 from analysis.detector.weights import save_model
 from analysis.models import Run
@@ -52,9 +53,10 @@ def home(tmp_path: Path, settings: Any) -> Path:
 def model(small_network: Detector, tmp_path: Path) -> None:
     """Active. Its thresholds are so low that it finds something in noise, and every finding counts."""
     config = DetectorConfig(network=SMALL, read=ReadConfig(seed_probability=0.3, grow_probability=0.25))
-    card = {"name": "small", "threshold": 0.0, "evaluation": {"made": {"auc": 0.5}}}
+    card = {"name": "small", "threshold": 0.0}
     folder = tmp_path / "model"
-    save_model(folder, state=small_network.state_dict(), config=config, version="1", card=card)
+    sha256 = save_model(folder, state=small_network.state_dict(), config=config, version="1", card=card)
+    record_evaluation(folder, "made", {"model": {"sha256": sha256}, "auc": 0.5})
     activate_model(model_version=register_model(folder=folder, actor=None), actor=None)
 
 
