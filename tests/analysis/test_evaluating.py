@@ -249,3 +249,14 @@ def test_the_page_shows_the_figures_with_their_interval(
     auditor = logged_in(make_user("auditor", Role.AUDITOR)).get("/models/").content.decode()
     assert PATCHES in auditor
     assert "Activate" not in auditor
+
+
+@pytest.mark.slow
+def test_the_shipped_version_measures_here_what_its_card_says(reference_data: Path, admin: User, settings: Any) -> None:
+    settings.EVALUATION_PATCHES = reference_data / "pcam_patches.npz"
+    shipped = register_shipped()
+    figures = evaluated(shipped, admin, "patches: pcam_patches.npz").figures
+    claimed = shipped.card["evaluation"]["patches"]
+    assert (figures["n"], figures["fold"]) == (claimed["n"], claimed["fold"])
+    assert figures["auc"] == pytest.approx(claimed["auc"], abs=1e-3)
+    assert shipped.state == ModelState.ACTIVE
