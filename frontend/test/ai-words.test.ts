@@ -77,6 +77,8 @@ describe("what the AI says of a slide", () => {
   test("a calibrated finding is a probability, never certain", () => {
     expect(lesionChance({ probability: 0.874 })).toBe("87 %");
     expect(lesionChance({ probability: 0.9999 })).toBe(">99 %");
+    expect(lesionChance({ probability: 1 })).toBe(">99 %");
+    expect(slideProbabilityWords(run({ slide_probability: 0 }))).toBe("<1 %, calibrated");
     expect(findingWords({ probability: 0.874, score: 0.99 })).toBe("probability 87 %");
   });
 

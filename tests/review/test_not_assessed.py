@@ -72,7 +72,7 @@ def test_the_agreement_page_counts_it_neither_way(ward: Ward, status: RunStatus,
     assert REASON in rows[0]["ai_not_counted_because"] or "part of the tissue" in rows[0]["ai_not_counted_because"]
     assert (rows[0]["ai_status"], rows[0]["ai_longest_mm"]) == (status, "")
     assert rows[0]["ai_score"] == ("" if status == RunStatus.CANNOT_ASSESS else "0.01")
-    listed = page.content.decode().split("Slides that are not counted")[1]
+    listed = page.content.decode().split("Slides that are not counted", maxsplit=1)[1]
     assert ">not assessed</span>" in listed
     assert "negative</td>" not in listed
 

@@ -16,7 +16,7 @@ export function slideScoreWords(run: Pick<AiRun, "status" | "slide_score" | "thr
 
 export function slideProbabilityWords(run: Pick<AiRun, "status" | "slide_probability">): string {
   if (run.status === "cannot_assess") return "none: cannot be assessed";
-  return run.slide_probability === null ? "none: not calibrated" : `${percent(run.slide_probability)}, calibrated`;
+  return run.slide_probability === null ? "none: not calibrated" : `${chance(run.slide_probability)}, calibrated`;
 }
 
 /** A region not read is never negative: said before anything else. */
@@ -49,14 +49,18 @@ export function triagePromise(run: Pick<AiRun, "status" | "triage">): string {
   return promise.charAt(0).toUpperCase() + promise.slice(1);
 }
 
-/** A calibrated probability as a share: 0.874 is 87 %; never 0 % or 100 % when it is neither. */
+/** A calibrated probability: 0.874 is 87 %. No fit is certain: what was rounded to 0 or 1 on its way is not shown as such. */
+function chance(p: number): string {
+  return p < 0.01 ? "<1 %" : p > 0.99 ? ">99 %" : percent(p);
+}
+
 export function lesionChance(lesion: Pick<AiLesion, "probability">): string {
-  return lesion.probability === null ? "" : percent(lesion.probability);
+  return lesion.probability === null ? "" : chance(lesion.probability);
 }
 
 /** One finding, said to who cannot see the table. */
 export function findingWords(lesion: Pick<AiLesion, "probability" | "score">): string {
-  return lesion.probability === null ? `score ${probability(lesion.score)}, not calibrated` : `probability ${percent(lesion.probability)}`;
+  return lesion.probability === null ? `score ${probability(lesion.score)}, not calibrated` : `probability ${chance(lesion.probability)}`;
 }
 
 export function emptyWords(threshold: number, status: AiRun["status"]): string {
@@ -86,7 +90,7 @@ export function signedAiWords(ai: SignedAi): string {
     return `could not assess this slide${reason}${ai.lesions > 0 ? ` (${counted(ai.lesions)} shown all the same)` : ""}`;
   }
   const parts = [counted(ai.lesions)];
-  if (ai.slide_probability !== null) parts.push(`tumour probability ${percent(ai.slide_probability)}`);
+  if (ai.slide_probability !== null) parts.push(`tumour probability ${chance(ai.slide_probability)}`);
   else parts.push(ai.slide_score === null ? "no score" : `score ${probability(ai.slide_score)}, not calibrated`);
   if (ai.status === "complete" && ai.triage !== "none") parts.push(triageName(ai.status, ai.triage));
   if (ai.status === "incomplete") parts.push("not judged whole");
