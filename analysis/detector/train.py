@@ -494,7 +494,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
             "hard_negative_rate_at_90": float((hard >= at_90).mean()) if at_90 is not None and len(hard) else None,
         },
     }
-    version = time.strftime("%Y%m%d")
+    version = time.strftime("%Y%m%d-%H%M")  # two trainings of one day are two versions
     # where the slides lay is the laboratory's own affair
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, slides=(), slide_splits="", folder=""))
     save_model(
