@@ -1,6 +1,10 @@
 """Where on a slide there is tissue. Leans to keeping: what is left out here is never looked at by the detector."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import scipy.ndimage as ndi
 
 from slides.wsi.pixels import Mask, Rgb
@@ -9,6 +13,8 @@ _FAINTEST_OD = 0.028  # optical density of the green channel above the backgroun
 _CLOSING_UM = 60.0  # bridges fat cells (50-100 um across), whose insides are as white as glass
 _SPECK_MM2 = 0.004
 _INK_OD = 0.25
+_BAND_ROWS = 512
+_REACH_PX = 4  # of the smoothing (1 px) and of the ink's rim (2 px)
 
 
 def tissue_mask(rgb: Rgb, um_per_px: float) -> Mask:
@@ -16,18 +22,39 @@ def tissue_mask(rgb: Rgb, um_per_px: float) -> Mask:
 
     Stain absorbs green most (haematoxylin and eosin both); pen ink absorbs red most (blue, green), or all alike (black).
     """
-    density = _optical_density(rgb)
-    smooth = ndi.uniform_filter(density, size=(3, 3, 1))
+    white = _background(rgb)
+    stained = _in_bands(rgb, _REACH_PX, lambda band: _stained(band, white))
+    return _joined(stained, um_per_px)
+
+
+def _in_bands(image: npt.NDArray[Any], reach: int, act: Callable[[npt.NDArray[Any]], Mask]) -> Mask:
+    """`act` on some rows at a time, with `reach` more on both sides, further than it looks: the same in little memory."""
+    parts = []
+    for top in range(0, image.shape[0], _BAND_ROWS):
+        first = max(0, top - reach)
+        parts.append(act(image[first : top + _BAND_ROWS + reach])[top - first :][:_BAND_ROWS])
+    return np.concatenate(parts) if parts else np.zeros(image.shape[:2], np.bool_)
+
+
+def _stained(rgb: Rgb, white: npt.NDArray[np.float32]) -> Mask:
+    smooth = ndi.uniform_filter(_optical_density(rgb, white), size=(3, 3, 1))
     stained = (smooth[..., 1] > _FAINTEST_OD) & (smooth[..., 1] >= 0.8 * smooth[..., 0])
     stained |= smooth.max(axis=2) > 2 * _FAINTEST_OD
-    return _joined(stained & ~_ink(smooth), um_per_px)
+    mask: Mask = stained & ~_ink(smooth)
+    return mask
 
 
-def _optical_density(rgb: Rgb) -> np.ndarray:
-    """float32 (H, W, 3), 0 on the slide's own background (glass is not always white)."""
+def _background(rgb: Rgb) -> npt.NDArray[np.float32]:
+    """Colour of the slide's own glass, which is not always white."""
     bright = rgb[rgb.min(axis=2) >= 200]
-    white = np.median(bright, axis=0) if len(bright) > rgb[..., 0].size // 50 else np.full(3, 245.0)
-    ratio = (rgb.astype(np.float32) + 1) / (white.astype(np.float32) + 1)
+    enough = len(bright) > rgb[..., 0].size // 50
+    white = [np.median(bright[:, colour]) for colour in range(3)] if enough else [245.0] * 3
+    return np.array(white, np.float32)
+
+
+def _optical_density(rgb: Rgb, white: npt.NDArray[np.float32]) -> np.ndarray:
+    """float32 (H, W, 3), 0 on the background."""
+    ratio = (rgb.astype(np.float32) + 1) / (white + 1)
     density: np.ndarray = np.maximum(-np.log10(ratio), 0)
     return density
 
@@ -42,12 +69,21 @@ def _ink(density: np.ndarray) -> Mask:
     return mask | (ndi.binary_dilation(mask, iterations=2) & (red > green))
 
 
+def _near(mask: Mask, radius: int) -> Mask:
+    """Within `radius` pixels of a true one."""
+    if not mask.any():
+        return mask
+    near: Mask = ndi.distance_transform_edt(~mask) <= radius
+    return near
+
+
 def _joined(mask: Mask, um_per_px: float) -> Mask:
     """Close gaps of fat, drop specks of dust."""
     radius = max(1, round(_CLOSING_UM / um_per_px))
     padded = np.pad(mask, radius)
-    grown = ndi.distance_transform_edt(~padded) <= radius
-    closed = (ndi.distance_transform_edt(grown) > radius)[radius:-radius, radius:-radius] | mask
+    grown = _in_bands(padded, radius + 1, lambda band: _near(band, radius))
+    # seen from outside: what is not near to anything that stayed bare
+    closed = ~_in_bands(~grown, radius + 1, lambda band: _near(band, radius))[radius:-radius, radius:-radius] | mask
     labels, count = ndi.label(closed)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * (um_per_px / 1000) ** 2
     kept = areas >= _SPECK_MM2

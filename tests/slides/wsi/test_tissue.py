@@ -1,4 +1,5 @@
 import numpy as np
+import scipy.ndimage as ndi
 
 from slides.wsi.tissue import tissue_mask
 
@@ -45,3 +46,15 @@ def test_yellowish_glass_is_no_tissue() -> None:
 def test_a_slide_without_any_glass_is_all_tissue() -> None:
     rgb = np.full((200, 200, 3), (200, 120, 170), np.uint8)
     assert tissue_mask(rgb, 8.0).mean() > 0.99
+
+
+def test_a_tall_picture_is_masked_as_the_same_picture_lying_down() -> None:
+    """Rows are taken some hundred at a time: where one lot ends must not show."""
+    rng = np.random.default_rng(5)
+    rough = ndi.gaussian_filter(rng.normal(size=(1300, 200)), 12)
+    tall = np.full((1300, 200, 3), 244, np.uint8)
+    tall[rough > rough.std()] = (170, 100, 160)
+    tall[rough > 2 * rough.std()] = (60, 60, 180)
+    mask = tissue_mask(tall, 8.0)
+    assert 0.05 < mask.mean() < 0.6
+    assert np.array_equal(mask, tissue_mask(tall.transpose(1, 0, 2), 8.0).T)
