@@ -28,10 +28,11 @@ def has_read_a_slide(job: Job) -> bool:
     return job.state == "running" and any(evaluating._work_folder(job).glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_gives_one_result(
     request: pytest.FixtureRequest, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slides = write_slide_set(tmp_path / "some_slides", normal=[f"normal{n}" for n in range(7)])
+    slides = write_slide_set(tmp_path / "some_slides", normal=[f"normal{n}" for n in range(4)])
     settings.EVALUATION_SLIDES = [slides]
     monkeypatch.setenv("METADET_EVALUATION_SLIDES", str(slides))
     start: Callable[..., Any] = request.getfixturevalue("start")  # after the environment is set
@@ -41,9 +42,9 @@ def test_a_killed_evaluation_goes_on_and_gives_one_result(
     job = evaluating.request_evaluation(model_version=version, set_name="slides: some_slides", actor=admin)
     start("scheduler")
     worker = start("worker", "detect")
-    wait_until(lambda: has_read_a_slide(job), what="a slide was read", patience_s=120)
+    wait_until(lambda: has_read_a_slide(job), what="a slide was read", patience_s=300)
     kill_pool_child(worker.pid)
-    wait_until(lambda: Evaluation.objects.exists(), what="the figures are there", patience_s=180)
+    wait_until(lambda: Evaluation.objects.exists(), what="the figures are there", patience_s=300)
 
     job.refresh_from_db()
     assert (job.state, job.attempt) == ("done", 2)
