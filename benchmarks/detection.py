@@ -122,7 +122,8 @@ def classifier(backbone: str, engine: str) -> Call:
     import openvino
 
     example = torch.zeros(BATCH, 3, PATCH_PX, PATCH_PX)
-    converted = openvino.convert_model(network, example_input=example, input=list(example.shape))
+    converted = openvino.convert_model(network, example_input=example)
+    converted.reshape(list(example.shape))
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(converted, "CPU", settings)
     return lambda x: compiled(x)
@@ -173,7 +174,7 @@ def patch_cost(slide: Path, places: NDArray[np.int64], call: Call, *, mm2: float
 def compare(
     slide: Path, model: LoadedModel, engine: Engine, *, patches: int, engines: Sequence[str]
 ) -> dict[str, Cost]:
-    """By name: standard, fast, then `resnet34 torch` and so on. The peers are timed before and after the product."""
+    """By name: standard, fast, then `resnet34 torch` and so on. The peers are timed after the product."""
     places = patch_places(tissue_of(slide))
     costs: dict[str, Cost] = {}
     for profile in PROFILES:
