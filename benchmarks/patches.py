@@ -40,7 +40,7 @@ GOALS = {
 
 
 def figures(model: LoadedModel) -> dict[str, Any]:
-    train = dataclasses.replace(model.config.train, regions_every=0, teachers=0)
+    train = dataclasses.replace(model.config.train, regions_every=0)
     config = dataclasses.replace(model.config, train=train)
     material = load_material(config, rng=np.random.default_rng(0))
     test = material.test

@@ -14,6 +14,7 @@ from typing import Any
 PYRAMID_STRIDES = (8, 16, 32, 64)
 """Strides of P3..P6 in input pixels, where the class and box towers look."""
 BACKBONES = ("efficientnet-lite0", "resnet18", "resnet34")
+SHIPPED = "shipped"
 DENSE_STRIDE = 4
 """Stride of the dense branch in input pixels."""
 
@@ -139,24 +140,18 @@ class TrainConfig:
     """Most fields of slides that one such round looks at."""
     hard_negative_cap: int = 500
     """Most fields, and most patches, in the pool of false finds."""
-    teachers: int = 0
-    """Train so many networks first, each without one part of the labelled patches, and learn from what they say of that
-    part and of the patches without label (0: none). See training/teachers.py."""
-    teacher_epochs: int = 8
-    teacher_weight: float = 0.5
-    """How far the label of a patch is moved to what the teachers say of it. Hard negatives keep theirs."""
     canvas_px: int = 1536
     pretrained: bool = True
+    """Begin with ImageNet weights."""
+    start_from: str = ""
+    """Begin with the weights of a model version of the same network: its folder (a relative one is looked for beside the
+    configuration file), or `shipped`."""
 
     def __post_init__(self) -> None:
-        if self.teachers == 1:
-            raise ConfigurationError("train.teachers: one teacher would see no patch; use 0, or 2 and more")
-        if not 0 <= self.teacher_weight <= 1:
-            raise ConfigurationError("train.teacher_weight lies between 0 and 1")
-        for name in ("teachers", "patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
+        for name in ("patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"train.{name} must not be negative")
-        for name in ("epochs", "teacher_epochs", "checkpoint_every_steps", "regions_per_epoch"):
+        for name in ("epochs", "checkpoint_every_steps", "regions_per_epoch"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"train.{name} must be at least 1")
 
@@ -223,7 +218,9 @@ def _beside(config: DetectorConfig, folder: Path) -> DetectorConfig:
         slides=tuple(str((folder / entry).resolve()) for entry in config.data.slides),
         slide_splits=str((folder / splits).resolve()) if splits else "",
     )
-    return dataclasses.replace(config, data=data)
+    start = config.train.start_from
+    start = str((folder / start).resolve()) if start and start != SHIPPED else start
+    return dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, start_from=start))
 
 
 def config_from_dict(raw: dict[str, Any]) -> DetectorConfig:

@@ -12,7 +12,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import signal
 import sys
 import time
@@ -28,7 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from analysis.detector.annotations import AnnotationError
-from analysis.detector.configuration import ConfigurationError, DetectorConfig, load_config
+from analysis.detector.card import ModelRefused, default_model_folder
+from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchFileError
@@ -43,14 +43,13 @@ from analysis.detector.training.patch_scores import CENTRE_SHARE, score_patches
 from analysis.detector.training.slide_folders import SlideFolderError
 from analysis.detector.training.slide_material import add_slides
 from analysis.detector.training.targets import build_targets
-from analysis.detector.training.teachers import TEACHERS_FOLDER, file_of, teach, to_learn, with_opinions
-from analysis.detector.weights import save_model
+from analysis.detector.weights import load_model, save_model
 from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
 
 SCALE_RANGE = (0.85, 1.2)
-PATCH_SHARES = {"tumour": 0.38, "normal": 0.31, "hard": 0.31, "unlabelled": 0.25}
-"""Of a batch of patches, as far as there are such patches."""
+PATCH_SHARES = (0.38, 0.31, 0.31)
+"""Of a batch: tumour, normal, hard negatives, as far as there are such patches."""
 LOG_EVERY = 5
 SAY_EVERY_SECONDS = 30.0
 """Where the progress goes to a file; on a terminal one line shows it twice a second."""
@@ -83,13 +82,14 @@ class Trainer:
         torch.manual_seed(train.seed)
         self.rng = np.random.default_rng(train.seed)
         self.network = Detector(config.network)
-        if train.pretrained and isinstance(self.network.backbone, LiteBackbone):
+        if train.start_from:
+            self.network.load_state_dict(_weights_to_start_from(config))
+        elif train.pretrained and isinstance(self.network.backbone, LiteBackbone):
             load_imagenet_weights(self.network.backbone)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(self.network, config), weight_decay=train.weight_decay)
-        sets = (material.positive, material.negative, material.hard_negative, material.unlabelled)
-        patches = sum(len(s) for s in sets if s is not None)
+        patches = len(material.positive) + len(material.negative) + len(material.hard_negative)
         patch_steps = max(1, patches // train.patch_batch)
         self.steps_per_epoch = patch_steps + (patch_steps // train.regions_every if train.regions_every > 0 else 0)
         if not patches:
@@ -124,33 +124,28 @@ class Trainer:
 
     def _patch_step(self) -> dict[str, Tensor]:
         train, data, rng = self.config.train, self.config.data, self.rng
-        rgb, target = self._patch_batch()
+        rgb, label = self._patch_batch()
         mpp = train.coarse_mpp if rng.random() < train.coarse_share else train.mpp
         factor = data.patch_mpp / mpp * float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
         side = max(64, round(rgb.shape[1] / mpp / 32) * 32)  # mirrored or cropped to this
         centre_px = rgb.shape[1] * CENTRE_SHARE * factor
         rgb = rescale(rgb, factor=factor, side=side)
         out = self.network(to_input(rgb))
-        return {"patch": patch_loss(out, torch.from_numpy(target), centre_px=centre_px)}
+        return {"patch": patch_loss(out, torch.from_numpy(label), centre_px=centre_px)}
 
     def _patch_batch(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """As many tumour as normal centres nearly; the hard negatives are half of the normal ones.
-
-        Images (n, s, s, 3), and what is to be learnt of each (n,): 0 normal to 1 tumour.
-        """
-        rng, material, weight = self.rng, self.material, self.config.train.teacher_weight
-        sets = {"tumour": material.positive, "normal": material.negative, "hard": material.hard_negative}
-        if material.unlabelled is not None:
-            sets["unlabelled"] = material.unlabelled
-        shares = np.array([PATCH_SHARES[kind] if len(s) else 0.0 for kind, s in sets.items()])
-        rgb, target = [], []
-        for kind in rng.choice(len(sets), size=self.config.train.patch_batch, p=shares / shares.sum()):
-            chosen = list(sets.values())[kind]
-            which = int(rng.integers(len(chosen)))
-            rgb.append(turn(chosen.rgb[which], int(rng.integers(8))))
-            target.append(to_learn(chosen, which, material.opinion, weight=weight))
+        """As many tumour as normal centres nearly; the hard negatives are half of the normal ones."""
+        n, rng = self.config.train.patch_batch, self.rng
+        sets = [self.material.positive, self.material.negative, self.material.hard_negative]
+        shares = [share if len(s) else 0.0 for share, s in zip(PATCH_SHARES, sets, strict=True)]
+        which = rng.choice(3, size=n, p=np.array(shares) / sum(shares))
+        rgb, label = [], []
+        for kind in which:
+            chosen = sets[kind]
+            rgb.append(turn(chosen.rgb[int(rng.integers(len(chosen)))], int(rng.integers(8))))
+            label.append(int(kind == 0))
         images = jitter_stain(np.stack(rgb).astype(np.uint8), strength=self.config.train.stain_jitter, rng=rng)
-        return degrade(images, rng=rng), np.array(target, np.float32)
+        return degrade(images, rng=rng), np.array(label, np.int64)
 
     def _region_step(self) -> dict[str, Tensor]:
         assert self.material.regions is not None
@@ -239,6 +234,17 @@ class Trainer:
         return True
 
 
+def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
+    """Raises ConfigurationError where the version is of another network, ModelRefused where it cannot be loaded."""
+    start = config.train.start_from
+    model = load_model(default_model_folder() if start == SHIPPED else Path(start))
+    if model.config.network != config.network:
+        raise ConfigurationError(
+            f"train.start_from: {model.version} is of another network; copy its [network] into the configuration"
+        )
+    return model.network.state_dict()
+
+
 def _groups(network: Detector, config: DetectorConfig) -> list[dict[str, Any]]:
     rate = config.train.learning_rate
     trunk = [p for n, p in network.named_parameters() if n.startswith("backbone.")]
@@ -305,10 +311,7 @@ def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any =
     if fresh:
         for name in RUN_FILES:
             (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / TEACHERS_FOLDER, ignore_errors=True)
     material = load_material(config, rng=np.random.default_rng(config.train.seed + 1))
-    if config.train.teachers:
-        material = _taught(material, config, folder, say)
     material = add_slides(material, config, folder, say=say)
     try:
         trainer = Trainer(config, material, folder)
@@ -322,20 +325,6 @@ def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any =
         return _finish(trainer, say)
     finally:
         material.close()
-
-
-def _taught(material: Material, config: DetectorConfig, folder: Path, say: Any) -> Material:
-    """The material with the opinions of the teachers, of whom those that are missing are trained now."""
-    for teacher in range(config.train.teachers):
-        train_teacher(config, material, folder, teacher=teacher, say=say)
-    return with_opinions(material, config, folder)
-
-
-def train_teacher(config: DetectorConfig, material: Material, folder: Path, *, teacher: int, say: Any = print) -> None:
-    if file_of(folder, teacher).exists():
-        return
-    say(f"teacher {teacher + 1} of {config.train.teachers}")
-    teach(Trainer, lambda trainer: _loop(trainer, say), config, material, folder, teacher=teacher)
 
 
 def _forget_after(path: Path, step: int) -> None:
@@ -497,22 +486,13 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     version = time.strftime("%Y%m%d-%H%M")  # two trainings of one day are two versions
     # where the slides lay is the laboratory's own affair
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, slides=(), slide_splits="", folder=""))
+    start = Path(config.train.start_from).name
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start))
     save_model(
         trainer.folder / "model", state=trainer.average, config=config, version=f"{config.name}-{version}", card=card
     )
     say(json.dumps(card["test"]))
     return trainer.folder / "model"
-
-
-def _one_teacher(config: DetectorConfig, folder: Path, number: int) -> int:
-    if not 1 <= number <= config.train.teachers:
-        raise ConfigurationError(f"--teacher {number}: the configuration has train.teachers = {config.train.teachers}")
-    torch.set_num_threads(config.train.threads)
-    without_regions = dataclasses.replace(config, train=dataclasses.replace(config.train, regions_every=0))
-    material = load_material(without_regions, rng=np.random.default_rng(config.train.seed + 1))
-    train_teacher(config, material, folder, teacher=number - 1, say=lambda text: print(text, flush=True))
-    print(f"what teacher {number} says is in {file_of(folder, number - 1)}")
-    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -524,25 +504,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default: METADET_HOME/training/NAME)")
     parser.add_argument("--fresh", action="store_true", help="begin again even if the folder holds a checkpoint")
-    parser.add_argument(
-        "--teacher",
-        type=int,
-        metavar="N",
-        help="train only teacher N (from 1) of the configuration's train.teachers, so that several learn side by side",
-    )
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config)
         home = Path(os.environ.get("METADET_HOME", "var"))
         folder = options.out or home / "training" / config.name
-        if options.teacher is not None:
-            return _one_teacher(config, folder, options.teacher)
         model = run(config, folder, fresh=options.fresh, say=lambda text: print(text, flush=True))
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
         return 130
     except (
         ConfigurationError,
+        ModelRefused,
         ReferenceDataMissing,
         PatchFileError,
         SlideFolderError,

@@ -142,7 +142,7 @@ def patch_logits(out: NetworkOutput, *, centre_px: float) -> dict[str, Tensor]:
 
 
 def patch_loss(out: NetworkOutput, label: Tensor, *, centre_px: float) -> Tensor:
-    """The label speaks of the centre alone, so the loss does too. label (B,), 0 normal to 1 tumour."""
+    """The label speaks of the centre alone, so the loss does too. label (B,) 0/1."""
     truth = label.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
     logits = patch_logits(out, centre_px=centre_px)
     terms = [functional.binary_cross_entropy_with_logits(z, truth) for z in logits.values()]

@@ -35,10 +35,6 @@ class Material:
     test_hard_negative: PatchSet
     regions: RegionMaker | SlideRegions | MixedRegions | None
 
-    unlabelled: PatchSet | None = None
-    """Patches of the training folds that nobody labelled; only teachers can make use of them."""
-    opinion: dict[str, float] = field(default_factory=dict)
-    """What the teachers say of a patch, by its id: probability of tumour."""
     slides: AnnotatedRegions | None = None
     """Regions of annotated slides; they are drawn from through `regions`."""
     slide_validation: tuple[Field, ...] = ()
@@ -51,7 +47,6 @@ class Material:
             "train_hard_negatives": len(self.hard_negative),
             "validation": len(self.validation),
             "test": len(self.test),
-            **({"train_unlabelled": len(self.unlabelled)} if self.unlabelled is not None else {}),
             **self.slide_counts,
         }
 
@@ -106,7 +101,6 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
         test=patches.where(test_fold & known),
         test_hard_negative=hard.where(hard.fold == data.test_fold),
         regions=regions,
-        unlabelled=patches.where(~test_fold & ~known & own) if config.train.teachers else None,
     )
 
 

@@ -1,0 +1,57 @@
+"""A training may go on from the weights of a model version."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.detector import train
+from analysis.detector.configuration import ConfigurationError, config_from_dict, load_config
+from analysis.detector.network.detector import Detector
+from analysis.detector.training.material import load_material
+from analysis.detector.weights import load_model, save_model
+from tests.analysis.detector.conftest import SMALL
+from tests.analysis.detector.test_patch_file import write_patches
+
+NETWORK = "[network]\npyramid_channels = 16\ntower_depth = 1\ndense_channels = 16\n"
+
+
+@pytest.fixture
+def version(tmp_path: Path, small_network: Detector) -> Path:
+    config = config_from_dict({"network": {"pyramid_channels": 16, "tower_depth": 1, "dense_channels": 16}})
+    assert config.network == SMALL
+    save_model(tmp_path / "version", state=small_network.state_dict(), config=config, version="v1", card={})
+    return tmp_path / "version"
+
+
+def configured(tmp_path: Path, network: str) -> Path:
+    write_patches(tmp_path / "p.npz", n=60)
+    path = tmp_path / "more.toml"
+    data = f'[data]\nfolder = "{tmp_path}"\npatches = ["p.npz"]\nhard_negatives = []\n'
+    path.write_text(f'{network}{data}[train]\nstart_from = "version"\nregions_every = 0\nepochs = 1\n')
+    return path
+
+
+def test_training_begins_with_the_weights_of_the_version(version: Path, tmp_path: Path) -> None:
+    config = load_config(configured(tmp_path, NETWORK))
+    assert config.train.start_from == str(version), "a relative folder lies beside the configuration file"
+    trainer = train.Trainer(config, load_material(config, rng=np.random.default_rng(0)), tmp_path)
+    started, stored = trainer.network.state_dict(), load_model(version).network.state_dict()
+    assert started.keys() == stored.keys()
+    assert all(torch.equal(started[key], stored[key]) for key in stored)
+
+
+def test_a_version_of_another_network_is_refused(
+    version: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = configured(tmp_path, NETWORK.replace("16", "24"))
+    assert train.main([str(path), "--out", str(tmp_path / "run")]) == 2
+    assert "v1 is of another network" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError):
+        train.Trainer(load_config(path), load_material(load_config(path), rng=np.random.default_rng(0)), tmp_path)
+
+
+def test_the_card_does_not_say_where_the_first_version_lay(version: Path, tmp_path: Path) -> None:
+    assert train.main([str(configured(tmp_path, NETWORK)), "--out", str(tmp_path / "run")]) == 0
+    assert load_model(tmp_path / "run" / "model").config.train.start_from == "version"
