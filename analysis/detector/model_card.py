@@ -88,8 +88,7 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
     lines = [
         "",
         f"## The same recipe with {len(models)} seeds ({seeds})",
-        "The trainings differ in seed; the teachers they learn from are the same. [low, high]: DeLong's interval of 95 %, which",
-        "takes patches for independent. Goals are the project's own.",
+        "[low, high]: DeLong's interval of 95 %, which takes patches for independent. Goals are the project's own.",
         "",
         "| | " + " | ".join(f"seed {one['seed']}" for one in models) + " | mean | goal | reached |",
         "|---" * (len(models) + 4) + "|",

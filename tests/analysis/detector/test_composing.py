@@ -147,7 +147,8 @@ def test_training_regions_mark_exactly_the_laid_tumour(pools: TissuePools, outli
     assert any(not (r.instance > 0).any() for r in regions)
     for r in regions:
         assert r.rgb.shape == (128, 128, 3)
-        assert r.ignore.mean() < 0.4
+        # out of focus a lesion carries no loss, but normal tissue does: only the rims of lesions are left out of it
+        assert (r.ignore & (r.instance == 0)).mean() < 0.2
 
 
 def test_too_few_patches_of_a_kind_are_named() -> None:
