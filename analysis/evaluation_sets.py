@@ -7,6 +7,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from analysis.detector.card import file_sha256
 from analysis.enums import EvaluationKind
 from analysis.errors import CannotEvaluate
 
@@ -26,10 +27,10 @@ class EvaluationSet:
     def sha256(self) -> str:
         """Of the patch file, or of the names and bytes of all files of the folder. Raises OSError."""
         if self.kind == EvaluationKind.PATCHES:
-            return _file_digest(self.path)
+            return file_sha256(self.path)
         digest = hashlib.sha256()
         for file in _files(self.path):
-            digest.update(f"{file.relative_to(self.path)}\0{_file_digest(file)}\n".encode())
+            digest.update(f"{file.relative_to(self.path)}\0{file_sha256(file)}\n".encode())
         return digest.hexdigest()
 
 
@@ -58,8 +59,3 @@ def evaluation_set(name: str) -> EvaluationSet:
 
 def _files(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,6 @@ slide is read with one thread, and its seconds are those of the clock: run it on
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from analysis.detector.slide_figures import slide_auc  # noqa: E402
 from analysis.detector.slide_judging import JudgedSlide  # noqa: E402
 from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
 from analysis.metrics.froc import froc_2016  # noqa: E402
+from analysis.metrics.roc import threshold_at_sensitivity  # noqa: E402
 from slides.wsi.errors import WsiError  # noqa: E402
 
 SENSITIVITY = 0.9
@@ -42,8 +42,8 @@ def reading_with(model: LoadedModel, **changes: float) -> LoadedModel:
 
 def figures(judged: list[JudgedSlide]) -> dict[str, Any]:
     hits = [one.hits for one in judged]
-    lesions = sorted((score for one in hits for score in one.lesions), reverse=True)
-    threshold = lesions[math.ceil(SENSITIVITY * len(lesions)) - 1] if lesions else 0.0
+    lesions = [score for one in hits for score in one.lesions]
+    threshold = threshold_at_sensitivity([True] * len(lesions), lesions, SENSITIVITY) or 0.0
     false = sum(score >= threshold > 0 for one in hits for score in one.false_positives)
     seconds = sum(one.detection.seconds["total"] for one in judged)
     mm2 = sum(one.detection.tissue.mm2 for one in judged)

@@ -27,9 +27,7 @@ from analysis.detector.patch_file import PatchFileError  # noqa: E402
 from analysis.detector.reference_data import ReferenceDataMissing  # noqa: E402
 from analysis.detector.study import judge  # noqa: E402
 from analysis.detector.training.material import load_material  # noqa: E402
-from analysis.detector.training.patch_scores import score_patches  # noqa: E402
 from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
-from analysis.metrics.roc import auc  # noqa: E402
 
 GOALS = {
     "auc": ("at least", 0.975),
@@ -43,15 +41,11 @@ def figures(model: LoadedModel) -> dict[str, Any]:
     train = dataclasses.replace(model.config.train, regions_every=0)
     config = dataclasses.replace(model.config, train=train)
     material = load_material(config, rng=np.random.default_rng(0))
-    test = material.test
-    scores = score_patches(model.network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=train.mpp)
-    by_stain = {str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)}
     return {
         "version": model.version,
         "sha256": model.sha256,
         "seed": train.seed,
         **judge(model.network, config, material),
-        "auc_by_stain": by_stain,
     }
 
 

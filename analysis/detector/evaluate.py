@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.calibrating import CannotCalibrate, Rules, calibrate, suspicion_threshold
@@ -36,9 +35,6 @@ from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
 
 PATCH_MPP = 0.97
-
-
-PATCHES_AT_ONCE = 64
 
 
 def evaluate_patches(
@@ -61,7 +57,13 @@ def evaluate_patches(
     patches = patches.where(chosen)
     if not len(patches):
         raise PatchFileError(f"{file} holds no labelled patch{f' of fold {fold}' if fold is not None else ''}")
-    scores = _scores(model, patches.rgb, patch_mpp=patch_mpp, mpp=mpp or model.config.read.mpp, say=on_progress)
+    scores = score_patches(
+        model.network,
+        patches.rgb,
+        patch_mpp=patch_mpp,
+        mpp=mpp or model.config.read.mpp,
+        on_progress=lambda fraction: on_progress("reading patches", fraction),
+    )
     truth = patches.label == 1
     threshold = float(model.card.get("patch_threshold", 0.5))
     pairs = list(zip(truth.tolist(), scores.tolist(), strict=True))
@@ -80,17 +82,6 @@ def evaluate_patches(
         "threshold": threshold,
         "auc_by_stain": by_stain,
     }
-
-
-def _scores(
-    model: LoadedModel, rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float, say: Callable[[str, float], None]
-) -> NDArray[np.float32]:
-    parts = []
-    for start in range(0, len(rgb), PATCHES_AT_ONCE):
-        say("reading patches", start / len(rgb))
-        part = rgb[start : start + PATCHES_AT_ONCE]
-        parts.append(score_patches(model.network, part, patch_mpp=patch_mpp, mpp=mpp, batch=PATCHES_AT_ONCE))
-    return np.concatenate(parts)
 
 
 def _or_none(value: float) -> float | None:

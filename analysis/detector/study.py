@@ -139,6 +139,9 @@ def _figures(patches: PatchSet, scores: Any) -> dict[str, Any]:
         "positive": int(truth.sum()),
         "auc": None if interval is None else round(interval.value, 5),
         "auc_interval": None if interval is None else [round(interval.low, 5), round(interval.high, 5)],
+        "auc_by_stain": {
+            str(s): auc(truth[patches.stain == s], scores[patches.stain == s]) for s in np.unique(patches.stain)
+        },
     }
 
 

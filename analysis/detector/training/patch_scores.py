@@ -1,5 +1,7 @@
 """Score of a patch: the network's word on the centre, from the dense branch and the class tower together."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,15 +17,22 @@ PAD_PX = 128
 
 
 def score_patches(
-    network: Detector, rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float, batch: int = 64
+    network: Detector,
+    rgb: NDArray[np.uint8],
+    *,
+    patch_mpp: float,
+    mpp: float,
+    batch: int = 64,
+    on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> NDArray[np.float32]:
-    """rgb (n, s, s, 3) at `patch_mpp`, read at `mpp` -> probability (n,)."""
+    """rgb (n, s, s, 3) at `patch_mpp`, read at `mpp` -> probability (n,). `on_progress` may raise, to end it early."""
     factor = patch_mpp / mpp
     side = PAD_PX if factor > 0.75 else PAD_PX // 2
     side = max(side, -(-round(rgb.shape[1] * factor) // 64) * 64) if len(rgb) else side
     scores = [np.zeros(0, np.float32)]
     with torch.inference_mode():
         for start in range(0, len(rgb), batch):
+            on_progress(start / len(rgb))
             part = rescale(rgb[start : start + batch], factor=factor, side=side)
             logits = patch_logits(network(to_input(part)), centre_px=rgb.shape[1] * CENTRE_SHARE * factor)
             scores.append(torch.sigmoid(torch.stack(list(logits.values())).mean(dim=0)).numpy())

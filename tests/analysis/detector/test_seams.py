@@ -18,7 +18,6 @@ from analysis.detector.detection import Detection, LesionFinding
 from analysis.detector.infer import detect
 from analysis.detector.reading import PROFILES, margins_px
 from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, plan_windows
-from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 from analysis.detector.slide_figures import threshold_of
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.sandbox import open_pixels
@@ -204,10 +203,7 @@ def whole_slide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     """A node slide with a macrometastasis, a micrometastasis and isolated tumour cells."""
     if request.param == "the demo":
         return read_whole(DEMO)
-    try:
-        data = reference_data_folder()
-    except ReferenceDataMissing as missing:
-        pytest.skip(str(missing))
+    data = request.getfixturevalue("reference_data")
     folder = tmp_path_factory.mktemp("composed")
     size = {"width": 4608, "height": 4096, "nodes": 1}
     asked = compose.Request(
