@@ -37,8 +37,6 @@ ENGINES = ("auto", "torch", "openvino")
 PARITY = 1e-3
 """Largest difference in probability between the engines."""
 FEATURE_STRIDE = 16
-MAP_STRIDES = (4, 8, 16, 32)
-"""Of the backbone's maps, as many as it has."""
 HEAD_REACH_PX = 32
 """How far the dense branch looks beyond a cell: P4's smoothing (16 px) and two convolutions at stride 4 (8 px)."""
 
@@ -180,8 +178,9 @@ class _Parts:
         self.head_reach = HEAD_REACH_PX if network.config.heads != "box" else sys.maxsize
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
+        maps = self._backbone(rgb)
         early = max(0, margin_px - self.head_reach) // self.crop_multiple * self.crop_multiple
-        probability, features, maps = self._read(rgb, early)
+        probability, features = self._head([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
         late = margin_px - early
         inner = _cut(probability, late // DENSE_STRIDE)[:, 0]
         return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE), maps)
@@ -192,8 +191,10 @@ class _Parts:
         out = self._towers([m[image : image + 1] for m in reading.maps])
         return decode_boxes((stride, out[2 * i][0, 0], out[2 * i + 1][0]) for i, stride in enumerate(PYRAMID_STRIDES))
 
-    def _read(self, rgb: NDArray[np.uint8], cut_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32], Maps]:
-        """Probability and P4 of what is left when `cut_px` is cut off the backbone's maps, and these maps whole."""
+    def _backbone(self, rgb: NDArray[np.uint8]) -> Maps:
+        raise NotImplementedError
+
+    def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         raise NotImplementedError
 
     def _towers(self, maps: Maps) -> list[NDArray[np.float32]]:
@@ -222,11 +223,13 @@ class TorchEngine(_Parts):
         with torch.inference_mode():
             return part(*inputs)
 
-    def _read(self, rgb: NDArray[np.uint8], cut_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32], Maps]:
+    def _backbone(self, rgb: NDArray[np.uint8]) -> Maps:
         maps: Maps = self._call(self._parts[0], torch.from_numpy(np.array(rgb, order="C")))
-        inner = [_cut(m, cut_px // stride) for m, stride in zip(maps, MAP_STRIDES, strict=False)]
-        probability, features = self._call(self._parts[1], *inner)
-        return probability.numpy(), features.numpy(), maps
+        return maps
+
+    def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        probability, features = self._call(self._parts[1], *maps)
+        return probability.numpy(), features.numpy()
 
     def _towers(self, maps: Maps) -> list[NDArray[np.float32]]:
         return [out.numpy() for out in self._call(self._parts[2], *maps)]
@@ -263,46 +266,27 @@ class OpenVinoEngine(_Parts):
         with torch.inference_mode():
             self._example_maps = tuple(m.contiguous() for m in _Backbone(self._network)(self._example))
         self._compiled: dict[str, Any] = {}
-        self._make("reading")
+        self._make("backbone")
+        self._make("head")
 
     def _make(self, part: str) -> Any:
         """The compiled part; the towers are made when they are first asked for."""
         with self._making:
             if part not in self._compiled:
+                makers: dict[str, Callable[[Detector], nn.Module]] = {
+                    "backbone": _Backbone, "head": _Head, "towers": _Towers
+                }  # fmt: skip
+                example = (self._example,) if part == "backbone" else self._example_maps
+                with torch.no_grad():
+                    traced = torch.jit.trace(makers[part](self._network).eval(), example, check_trace=False)
+                converted = self._openvino.convert_model(traced, example_input=example)
                 settings = {
                     "NUM_STREAMS": self.workers,
                     "INFERENCE_NUM_THREADS": self.workers,
                     "INFERENCE_PRECISION_HINT": "f32",
                 }
-                graph = self._reading() if part == "reading" else self._converted(_Towers, self._example_maps)
-                self._compiled[part] = self._core.compile_model(graph, "CPU", settings)
+                self._compiled[part] = self._core.compile_model(converted, "CPU", settings)
             return self._compiled[part]
-
-    def _converted(self, part: Callable[[Detector], nn.Module], example: tuple[Tensor, ...]) -> Any:
-        with torch.no_grad():
-            traced = torch.jit.trace(part(self._network).eval(), example, check_trace=False)
-        return self._openvino.convert_model(traced, example_input=example)
-
-    def _reading(self) -> Any:
-        """Backbone, cut and head as one graph, so that maps pass from one to the other as they are laid out in it.
-
-        Inputs: rgb, and px to cut off (a multiple of the backbone's stride). Outputs: probability, P4, the maps uncut.
-        """
-        from openvino import opset13 as ops
-
-        backbone = self._converted(_Backbone, (self._example,))
-        head = self._converted(_Head, self._example_maps)
-        cut_px = ops.parameter([1], np.int64, name="cut_px")
-        sides = ops.constant(np.array([2, 3], np.int64))
-        maps = [result.input_value(0) for result in backbone.get_results()]
-        for whole, wanted, stride in zip(maps, head.get_parameters(), MAP_STRIDES, strict=False):
-            cells = ops.divide(cut_px, ops.constant(np.array([stride], np.int64)))
-            edge = ops.concat([cells, cells], 0)
-            end = ops.subtract(ops.gather(ops.shape_of(whole), sides, ops.constant(np.int64(0))), edge)
-            inner = ops.slice(whole, edge, end, ops.constant(np.array([1, 1], np.int64)), sides)
-            wanted.output(0).replace(inner.output(0))
-        outputs = [*head.get_results(), *backbone.get_results()]
-        return self._openvino.Model(outputs, [*backbone.get_parameters(), cut_px], "reading")
 
     def _call(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
         request = getattr(self._thread, part, None)
@@ -315,9 +299,12 @@ class OpenVinoEngine(_Parts):
         # copies: the request's own memory is written again by the next call
         return [np.array(request.get_output_tensor(i).data) for i in range(len(request.model_outputs))]
 
-    def _read(self, rgb: NDArray[np.uint8], cut_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32], Maps]:
-        probability, features, *maps = self._call("reading", [rgb, np.array([cut_px], np.int64)])
-        return probability, features, maps
+    def _backbone(self, rgb: NDArray[np.uint8]) -> Maps:
+        return self._call("backbone", [rgb])
+
+    def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        probability, features = self._call("head", maps)
+        return probability, features
 
     def _towers(self, maps: Maps) -> list[NDArray[np.float32]]:
         return self._call("towers", maps)
