@@ -3,7 +3,7 @@
     python benchmarks/detection_slides.py FOLDER
 
 `node`: about a third of a common node section; `node-on-more-glass`: the same pixels on more than twice the glass;
-`section`: about 87 mm2 of tissue. All at 0.2425 um/px. The patches that the tissue is made of lie at 0.97 um/px: the two
+`section`: 59 mm2 of tissue. All at 0.2425 um/px. The patches that the tissue is made of lie at 0.97 um/px: the two
 finer levels are interpolated from it. Their JPEG tiles are smaller than a scanner's, so that whoever reads level 0 (the patch
 pipelines) decodes a little faster than on a scan; the texture from 0.97 um/px on is real.
 """
