@@ -1,6 +1,7 @@
 """Really blurred tissue is found, sharp tissue is not, whatever the scanner's own sharpness."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from analysis.detector.focus import cell_sharpness, find_blur, floor_at
 from analysis.detector.infer import detect
 from analysis.detector.patch_file import load_patches
 from analysis.detector.pixel_source import ArraySource
-from analysis.detector.reference_data import reference_data_folder
 from analysis.detector.weights import LoadedModel
 from tests.analysis.detector.conftest import tissue_like
 
@@ -61,11 +61,10 @@ def test_the_floor_rises_with_the_spacing() -> None:
 @pytest.mark.parametrize(
     ("sigma_um", "share"), [(0.0, (0.0, 0.02)), (0.5, (0.0, 0.05)), (2.0, (0.97, 1.0)), (4.0, (0.99, 1.0))]
 )
-def test_real_tissue_is_told_sharp_from_blurred(sigma_um: float, share: tuple[float, float]) -> None:
-    file = reference_data_folder() / "pcam_patches.npz"
-    if not file.is_file():
-        pytest.skip("real patches are not here; set METADET_REFERENCE_DATA to the folder that holds pcam_patches.npz")
-    patches = load_patches(file)
+def test_real_tissue_is_told_sharp_from_blurred(
+    sigma_um: float, share: tuple[float, float], reference_data: Path
+) -> None:
+    patches = load_patches(reference_data / "pcam_patches.npz")
     stained = patches.rgb[(patches.fold == 0)][:144]
     stained = stained[stained[..., 1].mean(axis=(1, 2)) < 190][:64]
     sheet = stained[:, 16:80, 16:80].reshape(8, 8, 64, 64, 3).transpose(0, 2, 1, 3, 4).reshape(512, 512, 3)
