@@ -171,8 +171,6 @@ class ReadConfig:
     around a window is read and thrown away. 0: what is usual for the backbone and its stride."""
     scan_margin_px: int = 0
     """The same at `scan_mpp`, where a coarser agreement is enough."""
-    box_probability: float = 0.1
-    """A box counts only where the dense map is at least this high: elsewhere the towers need not run."""
     second_look: bool = False
     """Read the candidates again at 0.5 um/px where the slide has it."""
 

@@ -6,7 +6,8 @@ same probabilities to within PARITY. A window is computed by one thread in eithe
 many workers there are; which engine it was is part of the result.
 
 The network runs in three parts. The backbone sees the whole window, the dense branch only what is left when the margin
-is cut off (it is a third of the cost and looks less far), the towers only where somebody asks for boxes.
+is cut off (it is a third of the cost and looks less far), the towers only the fields around candidates
+(`box_support.py`).
 """
 
 import copy
@@ -66,6 +67,8 @@ class Engine(Protocol):
     """With its version, as results carry it."""
     workers: int
     """How many calls are worth making at once."""
+    has_towers: bool
+    """Whether there is a box tower to ask."""
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
         """rgb (B, H, W, 3), sides multiples of 32; `margin_px` (a multiple of 32) is cut off all sides of the answer."""

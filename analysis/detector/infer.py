@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from analysis.detector import drift, second_look
+from analysis.detector import box_support, drift, second_look
 from analysis.detector.assessment import judge
 from analysis.detector.calibration import calibrated
 from analysis.detector.card import ModelRefused, default_model_folder
@@ -29,7 +29,7 @@ from analysis.detector.engine import ENGINES, Engine, EngineUnavailable, open_en
 from analysis.detector.focus import Focus, find_blur
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_lesions
 from analysis.detector.pixel_source import PixelSource
-from analysis.detector.reading import PROBABILITY_STEPS, PROFILES, DetectionCancelled, Maps, SlideReading, all_boxes
+from analysis.detector.reading import PROBABILITY_STEPS, PROFILES, DetectionCancelled, Maps, SlideReading
 from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, Grid
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
@@ -120,17 +120,23 @@ def detect(
     p = np.where(near_tissue & ~maps.failed, maps.probability, 0).astype(np.float32) / np.float32(PROBABILITY_STEPS)
     measured = time.monotonic()
     on_progress("lesions", 0.0)
-    lesions = _lesions_of(p, maps, grid, model)
+    read = model.config.read
+    lesions = find_lesions(p, grid=grid, rules=LesionRules(seed=read.seed_probability, grow=read.grow_probability))
     on_progress("lesions", 1.0)
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured
-    if model.config.read.second_look:
+    looked = time.monotonic()
+    lesions = box_support.with_boxes(
+        source, run.engine, lesions, mpp=read.mpp, on_progress=on_progress, before_each=run.stop_if_cancelled
+    )
+    seconds["boxes"] = time.monotonic() - looked
+    if read.second_look:
         looked = time.monotonic()
         lesions = second_look.look_again(
             source,
             run.engine,
             lesions,
-            mpp=model.config.read.mpp,
+            mpp=read.mpp,
             on_progress=on_progress,
             before_each=run.stop_if_cancelled,
         )
@@ -138,7 +144,7 @@ def detect(
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
     found = _result(p, lesions, wanted, maps, overview, blur, grid, model, run, seconds)
     found.seconds["total"] = time.monotonic() - started
-    return calibrated(found, card=model.card, read=vars(model.config.read))
+    return calibrated(found, card=model.card, read=vars(read))
 
 
 def _find_tissue(source: PixelSource, grid: Grid) -> _Overview:
@@ -152,14 +158,6 @@ def _fit(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
     cut = array[: grid.rows, : grid.cols]
     missing = [(0, grid.rows - cut.shape[0]), (0, grid.cols - cut.shape[1])] + [(0, 0)] * (array.ndim - 2)
     return np.pad(cut, missing, mode="edge")
-
-
-def _lesions_of(p: NDArray[np.float32], maps: Maps, grid: Grid, model: LoadedModel) -> tuple[LesionFinding, ...]:
-    boxes = all_boxes(maps.boxes_um)
-    read = model.config.read
-    return find_lesions(
-        p, grid=grid, rules=LesionRules(seed=read.seed_probability, grow=read.grow_probability), boxes_um=boxes
-    )
 
 
 def _result(

@@ -32,17 +32,15 @@ class LesionRules:
     join_um: float = JOIN_UM
 
 
-def find_lesions(
-    p: NDArray[np.float32], *, grid: Grid, rules: LesionRules, boxes_um: NDArray[np.float32] | None = None
-) -> tuple[LesionFinding, ...]:
-    """p (rows, cols) in 0..1 on `grid`; boxes (n, 5) left, top, right, bottom in um, score. Strongest first."""
+def find_lesions(p: NDArray[np.float32], *, grid: Grid, rules: LesionRules) -> tuple[LesionFinding, ...]:
+    """p (rows, cols) in 0..1 on `grid`. Strongest first; no box has been looked for yet (`box_support.py`)."""
     joined = _joined(p >= rules.grow, join_um=rules.join_um)
     labels, _ = label(joined, structure=_EIGHT)
     found = []
     for number, slices in enumerate(find_objects(labels), start=1):
         focus = _Focus(p[slices], labels[slices] == number, row0=slices[0].start, col0=slices[1].start)
         if focus.p[focus.shape].max() >= rules.seed and focus.diameter_um >= MIN_DIAMETER_UM:
-            found.append(_measure(focus, grid=grid, rules=rules, boxes_um=boxes_um))
+            found.append(_measure(focus, grid=grid, rules=rules))
     found.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(replace(lesion, rank=rank) for rank, lesion in enumerate(found, start=1))
 
@@ -78,7 +76,7 @@ def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
     return out
 
 
-def _measure(focus: _Focus, *, grid: Grid, rules: LesionRules, boxes_um: NDArray[np.float32] | None) -> LesionFinding:
+def _measure(focus: _Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
     inside = np.where(focus.shape, focus.p, 0)
     row, col = np.unravel_index(int(inside.argmax()), inside.shape)
     longest = longest_diameter_um(focus.shape) / 1000
@@ -101,7 +99,7 @@ def _measure(focus: _Focus, *, grid: Grid, rules: LesionRules, boxes_um: NDArray
         borderline=bool(classes - {own, None}),
         mean_p=round(float(focus.p[focus.shape].mean()), 4),
         peak_p=round(float(inside.max()), 4),
-        box_score=_box_support(focus, boxes_um),
+        box_score=None,
     )
 
 
@@ -144,14 +142,3 @@ def ellipse_major_um(shape: NDArray[np.bool_]) -> float:
 def _ring(coords: Iterable[tuple[float, ...]], grid: Grid) -> list[Point]:
     points = [(round(c[0] * grid.cell_x0, 1), round(c[1] * grid.cell_y0, 1)) for c in coords]
     return points[:-1]
-
-
-def _box_support(focus: _Focus, boxes_um: NDArray[np.float32] | None) -> float | None:
-    if boxes_um is None or not len(boxes_um):
-        return None
-    cols = ((boxes_um[:, 0] + boxes_um[:, 2]) / 2 / MAP_MPP - focus.col0).astype(int)
-    rows = ((boxes_um[:, 1] + boxes_um[:, 3]) / 2 / MAP_MPP - focus.row0).astype(int)
-    height, width = focus.shape.shape
-    ok = (cols >= 0) & (rows >= 0) & (cols < width) & (rows < height)
-    hit = boxes_um[ok][focus.shape[rows[ok], cols[ok]]]
-    return round(float(hit[:, 4].max()), 4) if len(hit) else None

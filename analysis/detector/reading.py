@@ -6,7 +6,7 @@ what they say is kept in plan order again. So the result does not depend on how 
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +18,11 @@ from scipy.ndimage import binary_dilation
 
 from analysis.detector import drift
 from analysis.detector.block_store import Arrays, BlockStore
-from analysis.detector.boxes import MOST_PER_WINDOW, suppress
 from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
 from analysis.detector.engine import Engine
 from analysis.detector.focus import cell_sharpness
 from analysis.detector.pixel_source import PixelSource, Wanted
-from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, Grid, Window, plan_windows
+from analysis.detector.reading_plan import LARGEST_WINDOW_PX, Grid, Window, plan_windows
 from analysis.detector.weights import LoadedModel
 from slides.wsi.pixels import Pixels
 
@@ -36,7 +35,7 @@ PROBABILITY_STEPS = 65535
 USUAL_MARGIN_PX = {16: (160, 128), 32: (384, 256)}
 """By the backbone's stride: how far from a cut window the dense map still differs by 1e-3, and by 0.02 (for the scan),
 as `python -m analysis.detector.influence` measures."""
-_KEPT = ("p", "failed", "boxes", "sharpness", "features")
+_KEPT = ("p", "failed", "sharpness", "features")
 """What is kept of a window."""
 
 
@@ -53,7 +52,6 @@ class Maps:
     failed: NDArray[np.bool_]
     sharpness: NDArray[np.float16]
     """Of the first pass over the slide (`focus.cell_sharpness`)."""
-    boxes_um: list[NDArray[np.float32]] = field(default_factory=list)
     features: list[NDArray[np.float32]] = field(default_factory=list)
     """Of each window of the first pass (`drift.feature_sum`)."""
 
@@ -94,13 +92,11 @@ class SlideReading:
         shift_px: int = 0,
         margin_px: int = 0,
         largest_window_px: int = LARGEST_WINDOW_PX,
-        towers_everywhere: bool = False,
     ) -> None:
-        """`towers_everywhere` also looks for boxes where none can count: slower, same result."""
         self.source, self.engine, self.maps, self.profile = source, engine, maps, profile
         self.rules = model.config.read
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.shift_px, self.largest_px, self.towers_everywhere = shift_px, largest_window_px, towers_everywhere
+        self.shift_px, self.largest_px = shift_px, largest_window_px
         reading, scanning = margins_px(model.config)
         self.margin_px, self.scan_margin_px = margin_px or reading, margin_px or scanning
         self.clock = Clock()
@@ -138,7 +134,7 @@ class SlideReading:
     def _pass(
         self, stage: str, wanted: NDArray[np.bool_], pool: ThreadPoolExecutor, *, first: bool, last: bool
     ) -> None:
-        """Windows over `wanted`. A later pass overwrites what an earlier one said of these cells; the last finds boxes."""
+        """Windows over `wanted`. A later pass overwrites what an earlier one said of these cells."""
         windows = plan_windows(
             wanted,
             mpp=self.rules.mpp if last else self.rules.scan_mpp,
@@ -149,7 +145,7 @@ class SlideReading:
         blocks = [windows[i : i + WINDOWS_PER_BLOCK] for i in range(0, len(windows), WINDOWS_PER_BLOCK)]
         stored = [self.store.get(f"{stage}-{i:05d}") for i in range(len(blocks))]
         missing = [w for block, known in zip(blocks, stored, strict=True) if known is None for w in block]
-        answers = self._answers(missing, pool, boxes=last)
+        answers = self._answers(missing, pool)
         done = 0
         for i, (block, known) in enumerate(zip(blocks, stored, strict=True)):
             parts: Arrays = known if known is not None else {}
@@ -164,7 +160,7 @@ class SlideReading:
             if known is None:
                 self.store.put(f"{stage}-{i:05d}", parts)
 
-    def _answers(self, windows: list[Window], pool: ThreadPoolExecutor, *, boxes: bool) -> Iterator[Arrays]:
+    def _answers(self, windows: list[Window], pool: ThreadPoolExecutor) -> Iterator[Arrays]:
         """In the order of `windows`, a few of them computed at once."""
         self.source.prefetch(self._wanted_pixels(w) for w in windows)
         waiting: deque[Future[tuple[Arrays, float]]] = deque()
@@ -173,7 +169,7 @@ class SlideReading:
             before = time.monotonic()
             pixels = self.source.read_at_mpp(*self._wanted_pixels(window))
             self.clock.read += time.monotonic() - before
-            waiting.append(pool.submit(self._answer, window, pixels, boxes=boxes))
+            waiting.append(pool.submit(self._answer, window, pixels))
             if len(waiting) > self.engine.workers:
                 yield self._timed(waiting.popleft())
         while waiting:
@@ -190,8 +186,8 @@ class SlideReading:
         x0, y0 = window.left_px * window.mpp / self.source.mpp_x, window.top_px * window.mpp / self.source.mpp_y
         return x0, y0, window.width_px, window.height_px, window.mpp
 
-    def _answer(self, window: Window, pixels: Pixels, *, boxes: bool) -> tuple[Arrays, float]:
-        """Of the core's cells: p (rows, cols) 16 bit, failed, sharpness; boxes (n, 5) in um; features. And its seconds."""
+    def _answer(self, window: Window, pixels: Pixels) -> tuple[Arrays, float]:
+        """Of the core's cells: p (rows, cols) 16 bit, failed, sharpness; features. And its seconds."""
         started = time.monotonic()
         side = window.cells_per_side
         reading = self.engine.read(pixels.rgb[None], margin_px=window.margin_px)
@@ -203,13 +199,9 @@ class SlideReading:
         parts = {
             "p": p.astype(np.uint16),
             "failed": failed,
-            "boxes": np.zeros((0, 5), np.float32),
             "sharpness": _sharpness(window, pixels.rgb),
             "features": drift.feature_sum(reading.features[0]),
         }
-        suspicious = p >= self.rules.box_probability * PROBABILITY_STEPS
-        if boxes and (self.towers_everywhere or suspicious.any()):
-            parts["boxes"] = _boxes_that_count(window, suspicious, self.engine.boxes(reading))
         return parts, time.monotonic() - started
 
     def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool) -> None:
@@ -219,27 +211,9 @@ class SlideReading:
         self.maps.probability[core] = np.where(mine, parts["p"], self.maps.probability[core])
         self.maps.failed[core] = np.where(mine, parts["failed"], self.maps.failed[core])
         self.maps.read[core] |= mine & ~parts["failed"]
-        self.maps.boxes_um.append(parts["boxes"].astype(np.float32))
         if first:
             self.maps.sharpness[core] = np.where(mine, parts["sharpness"], self.maps.sharpness[core])
             self.maps.features.append(parts["features"])
-
-
-def all_boxes(boxes_um: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return suppress(np.concatenate([np.zeros((0, 5), np.float32), *boxes_um]))
-
-
-def _boxes_that_count(window: Window, suspicious: NDArray[np.bool_], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """In um, those whose centre lies in a suspicious cell of the core: others support no lesion."""
-    offset = np.array([window.left_px, window.top_px] * 2, np.float32)
-    in_um = boxes.copy()
-    in_um[:, :4] = (boxes[:, :4] + offset) * window.mpp
-    cols = np.floor((in_um[:, 0] + in_um[:, 2]) / 2 / MAP_MPP).astype(int) - window.col0
-    rows = np.floor((in_um[:, 1] + in_um[:, 3]) / 2 / MAP_MPP).astype(int) - window.row0
-    height, width = suspicious.shape
-    inside = (rows >= 0) & (rows < height) & (cols >= 0) & (cols < width)
-    inside[inside] = suspicious[rows[inside], cols[inside]]
-    return suppress(in_um[inside][:MOST_PER_WINDOW])
 
 
 def _core(window: Window, cells: NDArray[Any]) -> NDArray[Any]:

@@ -19,7 +19,7 @@ WINDOW_ALIGN_PX = 64
 SIZE_ALIGN_PX = 32
 """The coarsest stride of a backbone: the size of a window is a multiple of it."""
 LARGEST_WINDOW_PX = 1600 * 1600
-"""Margin included. A worker needs about 250 bytes a pixel while it scans and 400 when the towers run; windows of 1152 px a
+"""Margin included. A worker needs about 250 bytes a pixel; windows of 1152 px a
 side save 1 GB with two workers and cost a tenth more time (benchmarks/detection_memory.py)."""
 WINDOW_COST_PX = 20_000
 """What a window costs beside its pixels (a request, a call), in pixels."""

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from analysis.detector.boxes import suppress
 from analysis.detector.lesions import LesionRules, ellipse_major_um, find_lesions, longest_diameter_um
 from analysis.detector.outline_tracing import mask_polygon
 from analysis.detector.reading_plan import MAP_MPP, Grid
@@ -72,13 +71,12 @@ def test_lesions_touching_the_edge_of_the_slide_keep_their_size() -> None:
     assert lesion.longest_diameter_mm == pytest.approx(0.5 * np.sqrt(2), rel=0.05)
 
 
-def test_lesions_come_strongest_first_with_their_box() -> None:
-    p = disc(diameter_um=400, row=100, col=100) + disc(diameter_um=400, row=300, col=400) * 0.8
-    boxes = np.array([[600, 600, 1000, 1000, 0.7], [3000, 2200, 3400, 2600, 0.4]], np.float32)
-    first, second = find_lesions(p, grid=GRID, rules=RULES, boxes_um=boxes)
+def test_lesions_come_strongest_first() -> None:
+    p = disc(diameter_um=400, row=100, col=100) * 0.8 + disc(diameter_um=400, row=300, col=400)
+    first, second = find_lesions(p, grid=GRID, rules=RULES)
     assert (first.rank, second.rank) == (1, 2)
     assert first.score > second.score
-    assert (first.box_score, second.box_score) == (0.7, 0.4)
+    assert first.peak[1] > second.peak[1]
 
 
 def test_diameters_of_simple_shapes() -> None:
@@ -96,10 +94,3 @@ def test_an_outline_holds_its_cells_and_welds_corners() -> None:
     assert polygon.area == pytest.approx(18, rel=0.1)
     with pytest.raises(ValueError, match="empty mask"):
         mask_polygon(np.zeros((3, 3), bool))
-
-
-def test_suppression_keeps_the_best_of_overlapping_boxes() -> None:
-    boxes = np.array([[0, 0, 10, 10, 0.5], [1, 1, 11, 11, 0.9], [50, 50, 60, 60, 0.2]], np.float32)
-    kept = suppress(boxes)
-    assert kept[:, 4].tolist() == pytest.approx([0.9, 0.2])
-    assert len(suppress(np.zeros((0, 5), np.float32))) == 0
