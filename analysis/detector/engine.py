@@ -5,19 +5,21 @@ from the torch modules when a model is opened: weights stay safetensors, nothing
 same probabilities to within PARITY. A window is computed by one thread in either, so a result does not depend on how
 many workers there are; which engine it was is part of the result.
 
-The network runs in three parts. The backbone sees the whole window, the dense branch only what is left when the margin
-is cut off (it is a third of the cost and looks less far), the towers only the fields around candidates
+The network runs in parts. The backbone down to stride 8 and the dense branch look only some pixels far and go over a
+window in strips, which takes a fraction of the memory; the rest of the backbone sees the whole window. The dense
+branch, a third of the cost, sees what is left when the margin is cut off, the towers see the fields around candidates
 (`box_support.py`).
 """
 
 import copy
+import ctypes
 import importlib.util
 import logging
 import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,11 +37,15 @@ from analysis.detector.weights import LoadedModel
 log = logging.getLogger(__name__)
 
 ENGINES = ("auto", "torch", "openvino")
+_M_MMAP_THRESHOLD = -3
 PARITY = 1e-3
 """Largest difference in probability between the engines."""
 FEATURE_STRIDE = 16
 HEAD_REACH_PX = 32
 """How far the dense branch looks beyond a cell: P4's smoothing (16 px) and two convolutions at stride 4 (8 px)."""
+
+STRIP_PX = {"early": 192, "middle": 320, "head": 384}
+"""Rows of a window that go through the first two parts of the backbone, and through the dense branch, at once."""
 
 Maps = Sequence[Any]
 """Backbone maps of a batch, finest first, as the engine keeps them."""
@@ -78,6 +84,10 @@ class Engine(Protocol):
         """Boxes of one window of the batch, margin included: (n, 5) left, top, right, bottom in its px, score."""
         ...
 
+    def rest(self) -> None:
+        """Give the memory between the layers back; it is taken again by the next call. While no other call is made."""
+        ...
+
 
 def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> Engine:
     """`auto` is OpenVINO where it is installed and works, else torch. `workers` 0: one for each core at hand.
@@ -100,6 +110,7 @@ _opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int], Engine]]" = 
 
 
 def _open(model: LoadedModel, name: str, workers: int) -> Engine:
+    _give_large_blocks_back()
     if name == "torch" or (name == "auto" and importlib.util.find_spec("openvino") is None):
         return TorchEngine(model.network, workers=workers)
     try:
@@ -113,24 +124,55 @@ def _open(model: LoadedModel, name: str, workers: int) -> Engine:
         return TorchEngine(model.network, workers=workers)
 
 
+def _give_large_blocks_back() -> None:
+    """Blocks of a megabyte and more go back to the system when they are freed. Left to itself, glibc soon keeps blocks of
+    up to 32 MB (mallopt(3), M_MMAP_THRESHOLD), and a reading that needs 1 GB ends up holding 2."""
+    try:
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+    except (OSError, AttributeError):
+        return  # another C library, with habits of its own
+
+
 def cores_at_hand() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-# -- the three parts of the network --------------------------------------------------------------------------------------
+# -- the parts of the network --------------------------------------------------------------------------------------------
 
 
-class _Backbone(nn.Module):
-    """(B, H, W, 3) uint8 -> maps at strides 4, 8, 16[, 32]."""
+class _Early(nn.Module):
+    """(B, H, W, 3) uint8 -> the map at stride 4."""
 
     def __init__(self, network: Detector) -> None:
         super().__init__()
         self.backbone = network.backbone
 
-    def forward(self, rgb: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone((rgb.permute(0, 3, 1, 2).float() - 127.0) / 128.0))
+    def forward(self, rgb: Tensor) -> Tensor:
+        return self.backbone.early((rgb.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+
+
+class _Middle(nn.Module):
+    """The map at stride 4 -> that at stride 8."""
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.backbone = network.backbone
+
+    def forward(self, first: Tensor) -> Tensor:
+        return self.backbone.middle(first)
+
+
+class _Late(nn.Module):
+    """The map at stride 8 -> those at strides 16[, 32]."""
+
+    def __init__(self, network: Detector) -> None:
+        super().__init__()
+        self.backbone = network.backbone
+
+    def forward(self, second: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone.late(second))
 
 
 class _Head(nn.Module):
@@ -159,6 +201,15 @@ class _Towers(nn.Module):
         return tuple(out)
 
 
+_PARTS: dict[str, Callable[[Detector], nn.Module]] = {
+    "early": _Early,
+    "middle": _Middle,
+    "late": _Late,
+    "head": _Head,
+    "towers": _Towers,
+}
+
+
 def _fused(network: Detector) -> Detector:
     """A copy with each BatchNorm that follows a convolution folded into it. The towers share theirs, so they stay."""
     network = copy.deepcopy(network).eval().requires_grad_(False)
@@ -176,16 +227,19 @@ class _Parts:
     def __init__(self, network: Detector, *, workers: int) -> None:
         self.workers = workers
         self.crop_multiple = network.config.backbone_stride
+        self.reach = dict(zip(("early", "middle"), network.backbone.reach_px, strict=True))
         # a class tower that stands in for the dense branch looks as far as towers do
         self.has_towers = network.config.heads != "mask"
         self.head_reach = HEAD_REACH_PX if network.config.heads != "box" else sys.maxsize
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
-        maps = self._backbone(rgb)
+        first = _by_strips(self._early, rgb, axis=1, stride=1, part="early", reach=self.reach["early"])
+        second = _by_strips(self._middle, first, axis=2, stride=4, part="middle", reach=self.reach["middle"])
+        maps = [first, second, *self._late(second)]
         early = max(0, margin_px - self.head_reach) // self.crop_multiple * self.crop_multiple
-        probability, features = self._head([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
+        probability, features = self._dense([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
         late = margin_px - early
-        inner = _cut(probability, late // DENSE_STRIDE)[:, 0]
+        inner = _cut(probability, late // DENSE_STRIDE)
         return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE), maps)
 
     def boxes(self, reading: Reading, image: int = 0) -> NDArray[np.float32]:
@@ -194,7 +248,30 @@ class _Parts:
         out = self._towers([m[image : image + 1] for m in reading.maps])
         return decode_boxes((stride, out[2 * i][0, 0], out[2 * i + 1][0]) for i, stride in enumerate(PYRAMID_STRIDES))
 
-    def _backbone(self, rgb: NDArray[np.uint8]) -> Maps:
+    def _dense(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probability (B, h, w) at stride 4, and P4; strip by strip where the dense branch looks only some pixels far."""
+        height, width = (side * DENSE_STRIDE for side in maps[0].shape[2:])
+        probability = np.empty((len(maps[0]), height // DENSE_STRIDE, width // DENSE_STRIDE), np.float32)
+        features: list[NDArray[np.float32]] = []
+        reach = -(-self.head_reach // self.crop_multiple) * self.crop_multiple
+        for strip in _strips(height, rows=STRIP_PX["head"], reach=reach):
+            stride = [height // m.shape[2] for m in maps]
+            seen = [m[:, :, strip.seen_from // s : strip.seen_to // s] for m, s in zip(maps, stride, strict=True)]
+            part, p4 = self._head(seen)
+            strip.put(part[:, 0], probability, stride=DENSE_STRIDE)
+            features.append(strip.of(p4, stride=FEATURE_STRIDE))
+        return probability, np.concatenate(features, axis=2)
+
+    def _early(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def rest(self) -> None:
+        """Nothing is kept between calls."""
+
+    def _middle(self, first: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def _late(self, second: NDArray[np.float32]) -> Maps:
         raise NotImplementedError
 
     def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -202,6 +279,42 @@ class _Parts:
 
     def _towers(self, maps: Maps) -> list[NDArray[np.float32]]:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Rows `top` to `bottom` of a window in px; to know them rows `seen_from` to `seen_to` must be looked at."""
+
+    top: int
+    bottom: int
+    seen_from: int
+    seen_to: int
+
+    def of(self, part: Any, *, stride: int) -> Any:
+        """What `part`, the answer (..., rows, columns) for the rows seen, says of the strip's own."""
+        return part[..., (self.top - self.seen_from) // stride : (self.bottom - self.seen_from) // stride, :]
+
+    def put(self, part: Any, whole: Any, *, stride: int) -> None:
+        whole[..., self.top // stride : self.bottom // stride, :] = self.of(part, stride=stride)
+
+
+def _by_strips(act: Callable[[Any], Any], given: Any, *, axis: int, stride: int, part: str, reach: int) -> Any:
+    """`act` on `given`, whose rows (along `axis`) are `stride` px high: the answer (B, channels, rows, columns) as to the whole."""
+    height, whole = given.shape[axis] * stride, None
+    for strip in _strips(height, rows=STRIP_PX[part], reach=reach):
+        seen = slice(strip.seen_from // stride, strip.seen_to // stride)
+        answer = act(given[:, seen] if axis == 1 else given[:, :, seen])
+        out_stride = (strip.seen_to - strip.seen_from) // answer.shape[2]
+        if whole is None:
+            whole = np.empty((*answer.shape[:2], height // out_stride, answer.shape[3]), np.float32)
+        strip.put(answer, whole, stride=out_stride)
+    return whole
+
+
+def _strips(height: int, *, rows: int, reach: int) -> Iterator[_Strip]:
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        yield _Strip(top, bottom, max(top - reach, 0), min(bottom + reach, height))
 
 
 def _cut(array: Any, edge: int) -> Any:
@@ -216,26 +329,38 @@ class TorchEngine(_Parts):
         super().__init__(network, workers=workers)
         self.name = f"torch {torch.__version__}"
         fused = _fused(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._parts = _Backbone(fused), _Head(fused), _Towers(fused)
+        self._parts = {name: make(fused) for name, make in _PARTS.items()}
         self._thread = threading.local()
 
-    def _call(self, part: nn.Module, *inputs: Tensor) -> Any:
+    def _call(self, part: str, *inputs: Tensor) -> Any:
         if not getattr(self._thread, "single", False):
             torch.set_num_threads(1)  # of the calling thread
             self._thread.single = True
         with torch.inference_mode():
-            return part(*inputs)
+            return self._parts[part](*inputs)
 
-    def _backbone(self, rgb: NDArray[np.uint8]) -> Maps:
-        maps: Maps = self._call(self._parts[0], torch.from_numpy(np.array(rgb, order="C")))
-        return maps
+    def _early(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        out: NDArray[np.float32] = self._call("early", torch.from_numpy(np.array(rgb, order="C"))).numpy()
+        return out
+
+    def _middle(self, first: NDArray[np.float32]) -> NDArray[np.float32]:
+        out: NDArray[np.float32] = self._call("middle", _laid_out(first)).numpy()
+        return out
+
+    def _late(self, second: NDArray[np.float32]) -> Maps:
+        return [m.numpy() for m in self._call("late", _laid_out(second))]
 
     def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        probability, features = self._call(self._parts[1], *maps)
+        probability, features = self._call("head", *(_laid_out(m) for m in maps))
         return probability.numpy(), features.numpy()
 
     def _towers(self, maps: Maps) -> list[NDArray[np.float32]]:
-        return [out.numpy() for out in self._call(self._parts[2], *maps)]
+        return [out.numpy() for out in self._call("towers", *(_laid_out(m) for m in maps))]
+
+
+def _laid_out(values: NDArray[np.float32]) -> Tensor:
+    """Channels last, as the fused network is."""
+    return torch.from_numpy(values).contiguous(memory_format=torch.channels_last)
 
 
 # -- OpenVINO ------------------------------------------------------------------------------------------------------------
@@ -267,26 +392,32 @@ class OpenVinoEngine(_Parts):
         self._example = torch.zeros(1, _EXAMPLE_PX, _EXAMPLE_PX, 3, dtype=torch.uint8)
         self._thread, self._making = threading.local(), threading.Lock()
         with torch.inference_mode():
-            self._example_maps = tuple(m.contiguous() for m in _Backbone(self._network)(self._example))
+            first = _Early(self._network)(self._example).contiguous()
+            second = _Middle(self._network)(first).contiguous()
+            self._example_maps = (first, second, *(m.contiguous() for m in _Late(self._network)(second)))
         self._compiled: dict[str, Any] = {}
-        self._make("backbone")
-        self._make("head")
+        for part in ("early", "middle", "late", "head"):
+            self._make(part)
 
     def _make(self, part: str) -> Any:
         """The compiled part; the towers are made when they are first asked for."""
         with self._making:
             if part not in self._compiled:
-                makers: dict[str, Callable[[Detector], nn.Module]] = {
-                    "backbone": _Backbone, "head": _Head, "towers": _Towers
-                }  # fmt: skip
-                example = (self._example,) if part == "backbone" else self._example_maps
+                given = {
+                    "early": (self._example,),
+                    "middle": self._example_maps[:1],
+                    "late": self._example_maps[1:2],
+                }
+                example = given.get(part, self._example_maps)
                 with torch.no_grad():
-                    traced = torch.jit.trace(makers[part](self._network).eval(), example, check_trace=False)
+                    traced = torch.jit.trace(_PARTS[part](self._network).eval(), example, check_trace=False)
                 converted = self._openvino.convert_model(traced, example_input=example)
                 settings = {
                     "NUM_STREAMS": self.workers,
                     "INFERENCE_NUM_THREADS": self.workers,
                     "INFERENCE_PRECISION_HINT": "f32",
+                    # nearly every window has a size of its own: what would be kept for the next of that size only piles up
+                    "CPU_RUNTIME_CACHE_CAPACITY": 0,
                 }
                 self._compiled[part] = self._core.compile_model(converted, "CPU", settings)
             return self._compiled[part]
@@ -302,8 +433,19 @@ class OpenVinoEngine(_Parts):
         # copies: the request's own memory is written again by the next call
         return [np.array(request.get_output_tensor(i).data) for i in range(len(request.model_outputs))]
 
-    def _backbone(self, rgb: NDArray[np.uint8]) -> Maps:
-        return self._call("backbone", [rgb])
+    def rest(self) -> None:
+        """As Engine's: OpenVINO keeps the memory of the largest window seen, some hundred megabytes a worker."""
+        for compiled in self._compiled.values():
+            compiled.release_memory()
+
+    def _early(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._call("early", [rgb])[0]
+
+    def _middle(self, first: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._call("middle", [first])[0]
+
+    def _late(self, second: NDArray[np.float32]) -> Maps:
+        return self._call("late", [second])
 
     def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         probability, features = self._call("head", maps)

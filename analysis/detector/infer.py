@@ -30,7 +30,7 @@ from analysis.detector.focus import Focus, find_blur
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_lesions
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading import PROBABILITY_STEPS, PROFILES, DetectionCancelled, Maps, SlideReading
-from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, Grid
+from analysis.detector.reading_plan import MAP_MPP, Grid
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
 from slides.wsi.tissue import tissue_mask
@@ -81,14 +81,14 @@ def detect(
     engine: Engine | None = None,
     grid_shift_px: int = 0,
     margin_px: int = 0,
-    largest_window_px: int = LARGEST_WINDOW_PX,
+    largest_window_px: int = 0,
 ) -> Detection:
     """Raises ScaleUnknown, DetectionCancelled, ValueError for an unknown profile, and what the source raises when it dies.
 
     With `checkpoint_dir` finished blocks are kept there; the same call after a kill goes on and gives the same result.
     `engine` is what runs the network (by default the fastest at hand, one worker for each core). The result does not
     depend on how the tissue is cut into windows: `grid_shift_px` (a multiple of 64) moves the cuts, `margin_px` (a
-    multiple of 32; 0: as the model says) and `largest_window_px` set the windows' size.
+    multiple of 32; 0: as the model says) and `largest_window_px` (0: what suits the slide) set the windows' size.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
@@ -111,7 +111,7 @@ def detect(
         checkpoint_dir=checkpoint_dir,
         shift_px=grid_shift_px,
         margin_px=margin_px,
-        largest_window_px=largest_window_px,
+        largest_window_px=largest_window_px or grid.largest_window_px,
     )
     wanted = overview.tissue | overview.failed
     run.read_tissue(wanted)

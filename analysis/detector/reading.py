@@ -22,7 +22,7 @@ from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
 from analysis.detector.engine import Engine
 from analysis.detector.focus import cell_sharpness
 from analysis.detector.pixel_source import PixelSource, Wanted
-from analysis.detector.reading_plan import LARGEST_WINDOW_PX, Grid, Window, plan_windows
+from analysis.detector.reading_plan import Grid, Window, plan_windows
 from analysis.detector.weights import LoadedModel
 from slides.wsi.pixels import Pixels
 
@@ -91,7 +91,7 @@ class SlideReading:
         checkpoint_dir: Path | None,
         shift_px: int = 0,
         margin_px: int = 0,
-        largest_window_px: int = LARGEST_WINDOW_PX,
+        largest_window_px: int,
     ) -> None:
         self.source, self.engine, self.maps, self.profile = source, engine, maps, profile
         self.rules = model.config.read
@@ -159,6 +159,7 @@ class SlideReading:
                 self.on_progress(stage, done / len(windows))
             if known is None:
                 self.store.put(f"{stage}-{i:05d}", parts)
+        self.engine.rest()  # what comes next, other windows or the maps of a large slide, needs the memory
 
     def _answers(self, windows: list[Window], pool: ThreadPoolExecutor) -> Iterator[Arrays]:
         """In the order of `windows`, a few of them computed at once."""

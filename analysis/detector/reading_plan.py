@@ -18,9 +18,13 @@ WINDOW_ALIGN_PX = 64
 """The coarsest stride: windows whose places differ by multiples of it see the slide in the same phase."""
 SIZE_ALIGN_PX = 32
 """The coarsest stride of a backbone: the size of a window is a multiple of it."""
-LARGEST_WINDOW_PX = 1600 * 1600
-"""Margin included. A worker needs about 250 bytes a pixel; windows of 1152 px a
-side save 1 GB with two workers and cost a tenth more time (benchmarks/detection_memory.py)."""
+LARGEST_WINDOW_PX = 1408 * 1408
+"""Margin included. A worker needs about 180 bytes a pixel (benchmarks/detection_memory.py): larger windows cost less time,
+1600 px a side some 7 % for 100 MB a worker more."""
+LARGEST_WINDOW_OF_LARGE_MAP_PX = 1088 * 1088
+LARGE_MAP_CELLS = 8_000_000
+"""From here on the maps themselves need some hundred megabytes, and windows are smaller. 100,000 x 80,000 px at 0.25 um/px
+have 7.8 million cells."""
 WINDOW_COST_PX = 20_000
 """What a window costs beside its pixels (a request, a call), in pixels."""
 
@@ -37,6 +41,11 @@ class Grid:
     cell_x0: float
     cell_y0: float
     """Level-0 pixels per cell."""
+
+    @property
+    def largest_window_px(self) -> int:
+        """What keeps a reading within about 1.5 GB with two workers."""
+        return LARGEST_WINDOW_PX if self.rows * self.cols <= LARGE_MAP_CELLS else LARGEST_WINDOW_OF_LARGE_MAP_PX
 
     @classmethod
     def of(cls, *, width: int, height: int, mpp_x: float, mpp_y: float) -> "Grid":

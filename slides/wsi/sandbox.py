@@ -48,7 +48,7 @@ class Limits:
     prepare_seconds: float = 6 * 3600.0
     stall_seconds: float = 300.0
     read_seconds: float = 120.0
-    ring_bytes: int = 256 << 20
+    ring_bytes: int = 64 << 20
     namespaces: bool = True
 
 

@@ -77,6 +77,9 @@ class InvertedResidual(nn.Module):
 class LiteBackbone(nn.Module):
     """(B, 3, H, W) scaled to about -1..1 -> feature maps at strides 4, 8, 16 and, if asked, 32. H, W multiples of 64."""
 
+    reach_px = (16, 32)
+    """How far `early` and `middle` look beyond a cell of their maps, at most."""
+
     def __init__(self, *, last_stride: int) -> None:
         super().__init__()
         stages = LITE0 if last_stride == 32 else LITE0[:5]
@@ -96,12 +99,31 @@ class LiteBackbone(nn.Module):
         self.out_channels = [ends[s][1] for s in sorted(ends) if s >= 4]
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        first = self.early(x)
+        second = self.middle(first)
+        return [first, second, *self.late(second)]
+
+    def early(self, x: Tensor) -> Tensor:
+        """As `forward`: the map at stride 4. Most of the memory, and it looks least far."""
         x = self.stem(x)
+        for stage in self.stages[: self._out_stages[0] + 1]:
+            x = stage(x)
+        return x
+
+    def middle(self, x: Tensor) -> Tensor:
+        """The map at stride 4 -> that at stride 8."""
+        for stage in self.stages[self._out_stages[0] + 1 : self._out_stages[1] + 1]:
+            x = stage(x)
+        return x
+
+    def late(self, x: Tensor) -> list[Tensor]:
+        """The map at stride 8 -> the coarser ones."""
         maps = []
         for index, stage in enumerate(self.stages):
-            x = stage(x)
-            if index in self._out_stages:
-                maps.append(x)
+            if index > self._out_stages[1]:
+                x = stage(x)
+                if index in self._out_stages:
+                    maps.append(x)
         return maps
 
 
@@ -135,6 +157,8 @@ class ResNetBackbone(nn.Module):
     def __init__(self, name: str, *, last_stride: int) -> None:
         super().__init__()
         repeats = RESNET_BLOCKS[name] if last_stride == 32 else RESNET_BLOCKS[name][:3]
+        # two 3x3 convolutions a block, at stride 4 after the pooling and the stem, then at stride 8
+        self.reach_px = (8 * repeats[0] + 16, 16 * repeats[1])
         self.out_channels = list(RESNET_CHANNELS[: len(repeats)])
         self.stem = nn.Sequential(
             nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
@@ -155,9 +179,24 @@ class ResNetBackbone(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
+        first = self.early(x)
+        second = self.middle(first)
+        return [first, second, *self.late(second)]
+
+    def early(self, x: Tensor) -> Tensor:
+        """As LiteBackbone's."""
+        out: Tensor = self.stages[0](self.stem(x))
+        return out
+
+    def middle(self, x: Tensor) -> Tensor:
+        """As LiteBackbone's."""
+        out: Tensor = self.stages[1](x)
+        return out
+
+    def late(self, x: Tensor) -> list[Tensor]:
+        """As LiteBackbone's."""
         maps = []
-        for stage in self.stages:
+        for stage in self.stages[2:]:
             x = stage(x)
             maps.append(x)
         return maps

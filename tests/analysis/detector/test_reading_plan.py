@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,3 +74,9 @@ def test_the_grid_covers_the_slide_also_with_unequal_scales(mpp_x: float, mpp_y:
     grid = Grid.of(width=2000, height=1000, mpp_x=mpp_x, mpp_y=mpp_y)
     assert (grid.rows, grid.cols) == shape
     assert grid.cell_x0 == MAP_MPP / mpp_x
+
+
+def test_windows_are_smaller_where_the_maps_are_large() -> None:
+    usual, large = (Grid.of(width=w, height=100_000, mpp_x=0.25, mpp_y=0.25) for w in (80_000, 200_000))
+    assert usual.largest_window_px > large.largest_window_px
+    assert math.sqrt(large.largest_window_px) > 2 * 384 + WINDOW_ALIGN_PX  # the widest usual margin leaves a core
