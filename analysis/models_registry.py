@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from accounts.models import User
 from analysis.detector.card import WEIGHTS_NAME, default_model_folder, file_sha256, verify_weights
 from analysis.detector.card import ModelRefused as CardRefused
-from analysis.detector.configuration import ConfigurationError, config_from_dict
+from analysis.detector.configuration import ConfigurationError, config_of_card
 from analysis.detector.weights_file import check_safetensors
 from analysis.enums import ModelState
 from analysis.errors import ModelRefused, NoActiveModel, NotActive, NotEvaluated
@@ -60,7 +60,7 @@ def checked_folder(folder: Path) -> dict[str, Any]:
     try:
         content = verify_weights(folder)
         check_safetensors(folder / WEIGHTS_NAME)
-        config_from_dict(content["config"])
+        config_of_card(content["config"])
     except CardRefused as error:
         raise ModelRefused(str(error)) from error
     except ConfigurationError as error:

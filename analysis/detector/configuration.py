@@ -15,6 +15,8 @@ PYRAMID_STRIDES = (8, 16, 32, 64)
 """Strides of P3..P6 in input pixels, where the class and box towers look."""
 BACKBONES = ("efficientnet-lite0", "resnet18", "resnet34")
 SHIPPED = "shipped"
+RETIRED = {"read": ("box_probability",)}
+"""Keys of earlier versions, by table: a model version that carries one is still good."""
 DENSE_STRIDE = 4
 """Stride of the dense branch in input pixels."""
 
@@ -222,7 +224,17 @@ def _beside(config: DetectorConfig, folder: Path) -> DetectorConfig:
 
 
 def config_from_dict(raw: dict[str, Any]) -> DetectorConfig:
+    """Raises ConfigurationError."""
     return typing.cast(DetectorConfig, _build(DetectorConfig, raw, prefix=""))
+
+
+def config_of_card(raw: dict[str, Any]) -> DetectorConfig:
+    """The configuration that a model version carries; keys that mean nothing any more are passed over. Raises ConfigurationError."""
+    kept = {
+        name: {k: v for k, v in part.items() if k not in RETIRED.get(name, ())} if isinstance(part, dict) else part
+        for name, part in raw.items()
+    }
+    return config_from_dict(kept)
 
 
 def _build(kind: type, raw: dict[str, Any], *, prefix: str) -> Any:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from analysis.detector.card import CARD_NAME, FORMAT, WEIGHTS_NAME, ModelRefused, file_sha256, read_card, verify_weights
-from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_of_card
 from analysis.detector.network.detector import Detector
 
 __all__ = ["LoadedModel", "ModelRefused", "load_model", "read_card", "save_model"]
@@ -54,7 +54,7 @@ def load_model(folder: Path) -> LoadedModel:
     """Raises ModelRefused when the card or the weights are missing, altered, or do not fit the network they name."""
     content = verify_weights(folder)
     try:
-        config = config_from_dict(content["config"])
+        config = config_of_card(content["config"])
         network = Detector(config.network)
         state = load_file(folder / WEIGHTS_NAME)
         left_out = network.load_state_dict(state, strict=False)

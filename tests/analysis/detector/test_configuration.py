@@ -2,7 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, load_config
+from analysis.detector.configuration import (
+    ConfigurationError,
+    DetectorConfig,
+    config_from_dict,
+    config_of_card,
+    load_config,
+)
 from tests.analysis.detector.conftest import REPOSITORY
 
 
@@ -53,3 +59,12 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 
 def test_defaults_are_the_shipped_reading_scales() -> None:
     assert (DetectorConfig().read.mpp, DetectorConfig().read.scan_mpp) == (1.0, 2.0)
+
+
+def test_a_model_version_with_a_retired_key_is_still_good() -> None:
+    config = config_of_card({"read": {"box_probability": 0.1, "mpp": 2.0}})
+    assert config.read.mpp == 2.0
+    with pytest.raises(ConfigurationError, match=r"unknown key read\.box_probability"):
+        config_from_dict({"read": {"box_probability": 0.1}})
+    with pytest.raises(ConfigurationError, match=r"unknown key read\.box_chance"):
+        config_of_card({"read": {"box_chance": 0.1}})
