@@ -64,9 +64,22 @@ def lock_content(sha256: str) -> None:
 
 
 def same_content(sha256: str, *, but: Slide | None = None) -> Slide | None:
-    """The slide that holds this very file already, if there is one. Slides linked with `but` share its file: not meant."""
-    slides = Slide.objects.present().filter(sha256=sha256).select_related("case", "node").order_by("created_at")
-    return slides.exclude(source=but.source).first() if but else slides.first()
+    """The slide that holds this very content already, or that came out of this very archive, if there is one.
+
+    Slides linked with `but` share its file: not meant. An archive counts only while all its slides are still here.
+    """
+    present = Slide.objects.present().select_related("case", "node").order_by("created_at")
+    slides = present.filter(sha256=sha256)
+    if but:
+        return slides.exclude(source=but.source).first()
+    return slides.first() or (None if _lacks_slides(sha256) else present.filter(archive_sha256=sha256).first())
+
+
+def _lacks_slides(archive_sha256: str) -> bool:
+    """Whether a slide of this archive was deleted and is not here by another way."""
+    here = Slide.objects.present().exclude(sha256="").values("sha256")
+    of_archive = Slide.objects.filter(archive_sha256=archive_sha256)
+    return of_archive.exclude(deleted_at=None).exclude(sha256__in=here).exists()
 
 
 def duplicate_words(slide: Slide) -> str:
@@ -89,6 +102,7 @@ def receive_slide(
     mtime_ns: int,
     sha256: str,
     actor: User | None,
+    archive_sha256: str = "",
     linked_from: Slide | None = None,
     request: HttpRequest | None = None,
 ) -> tuple[Slide, Job]:
@@ -106,11 +120,14 @@ def receive_slide(
         size_bytes=size_bytes,
         source_mtime_ns=mtime_ns,
         sha256=sha256,
+        archive_sha256=archive_sha256,
         state=SlideState.CHECKING,
         created_by=actor,
     )
     job = enqueue(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, requested_by_id=actor.pk if actor else None)
     details = {"size_bytes": size_bytes, "sha256": sha256, "in_place": imported_in_place}
+    if archive_sha256:
+        details["archive_sha256"] = archive_sha256
     record(
         EventKind.SLIDE_LINKED if linked_from else EventKind.SLIDE_RECEIVED,
         actor=actor,
@@ -129,7 +146,7 @@ def link_slide(
 ) -> tuple[Slide, Job]:
     """The same file as a slide of a second case; the file is shared. Raises WrongState, UploadRefused (a bad name)."""
     original = locked(slide_id)
-    if not original.sha256:
+    if not original.sha256 or original.is_packed:
         raise WrongState("The file has not been read yet. Link it when the slide is ready.")
     case = case_named(accession=accession, actor=actor, request=request)
     if Slide.objects.present().filter(case=case, sha256=original.sha256).exists():
@@ -144,6 +161,7 @@ def link_slide(
         size_bytes=original.size_bytes,
         mtime_ns=original.source_mtime_ns or 0,
         sha256=original.sha256,
+        archive_sha256=original.archive_sha256,
         actor=actor,
         linked_from=original,
         request=request,
@@ -200,6 +218,7 @@ def make_ready(slide: Slide, prepared: Prepared) -> None:
         slide_id=slide.pk,
         details={
             "sha256": slide.sha256,
+            **({"archive_sha256": slide.archive_sha256} if slide.archive_sha256 else {}),
             "format": slide.format,
             "size": [slide.width, slide.height],
             "mpp": [slide.mpp_x, slide.mpp_y],
@@ -327,7 +346,7 @@ def delete_slide(*, slide_id: UUID, reason: str, actor: User, request: HttpReque
 def _forget_files(slide: Slide) -> None:
     """What lies beside the file goes; the file itself when it is ours and no linked slide needs it."""
     tile_access.revoke(str(slide.pk))
-    folders = [slide.associated_folder, *slide.folder.glob("tiles-*")]
+    folders = [slide.associated_folder, *slide.folder.glob("tiles-*"), *slide.folder.glob("unpacked-*")]
     shared = Slide.objects.present().filter(source=slide.source).exists()
     if not shared and not slide.imported_in_place:
         folders.append(slide.source_path.parent)

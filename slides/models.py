@@ -9,6 +9,7 @@ from accounts.enums import Role
 from accounts.models import User
 from slides.enums import AssociatedKind, Protocol, ScaleState, SlideState, UploadState
 
+ARCHIVE_SUFFIX = ".zip"
 SEES_EVERY_CASE = (Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR)
 
 
@@ -92,14 +93,19 @@ class Slide(models.Model):
     position = models.PositiveIntegerField(default=0, help_text="Order within the case.")
     file_name = models.CharField(max_length=255, help_text="As it was sent; may name a patient: operators only.")
     source = models.CharField(
-        max_length=1000, help_text="The file: absolute when imported in place, else under METADET_HOME."
+        max_length=1000,
+        help_text="The file that readers open; its companions lie beside it. Absolute when imported in place, else under METADET_HOME.",
     )
     imported_in_place = models.BooleanField(default=False)
     size_bytes = models.BigIntegerField(default=0)
     source_mtime_ns = models.BigIntegerField(
-        null=True, help_text="When the file was last written, as found on receipt: tells a changed file from the same."
+        null=True,
+        help_text="Tells a changed file from the same: when it was last written, as found on receipt (slides.wsi Stamp).",
     )
     sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    archive_sha256 = models.CharField(
+        max_length=64, blank=True, db_index=True, help_text="Of the archive that the slide came in, if it came in one."
+    )
 
     state = models.CharField(max_length=12, choices=SlideState.choices, default=SlideState.CHECKING, db_index=True)
     state_since = models.DateTimeField(auto_now_add=True)
@@ -147,6 +153,11 @@ class Slide(models.Model):
     def source_path(self) -> Path:
         path = Path(self.source)
         return path if path.is_absolute() else Path(settings.METADET_HOME) / path
+
+    @property
+    def is_packed(self) -> bool:
+        """What is stored is the zip archive that was sent; the worker unpacks it."""
+        return not self.imported_in_place and self.source.endswith(ARCHIVE_SUFFIX)
 
     @property
     def store_folder(self) -> Path:

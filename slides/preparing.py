@@ -4,11 +4,8 @@ Decoding happens in the child process of slides.wsi.sandbox alone; what it made 
 completes the job, and only if the source file is still the one that was received.
 """
 
-import hashlib
 import logging
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from django.db import transaction
@@ -20,15 +17,16 @@ from jobs.running import Lease, complete
 from slides import ingest
 from slides.enums import AssociatedKind, SlideState
 from slides.models import Slide
+from slides.unpacking import forget_archive, unpack
 from slides.wsi import sandbox
 from slides.wsi.errors import RefusalCode, SlideRefused
+from slides.wsi.slide_files import Stamp, sha256_of, stamp_of
 from slides.wsi.tile_store import TileStore
 
 log = logging.getLogger(__name__)
 
 SOURCE_MISSING = "source_missing"
 SOURCE_CHANGED = "source_changed"
-_PIECE_BYTES = 8 * 2**20
 # Our own trouble, not the file's: the slide failed and may be tried again as it is.
 _OUR_TROUBLE = (RefusalCode.NO_SPACE,)
 
@@ -40,6 +38,10 @@ def prepare(job: Job, lease: Lease) -> None:
         raise JobFailed("The slide was deleted.")
     _begin(lease, slide)
     try:
+        if slide.archive_sha256:
+            forget_archive(slide)
+        if slide.is_packed:
+            slide = unpack(slide, hold=lambda: _hold(lease), report=lambda stage, share: _report(lease, stage, share))
         _check_source(slide, lease)
         prepared = _prepare_files(slide, lease)
         _check_unchanged(slide)
@@ -88,11 +90,10 @@ def _check_source(slide: Slide, lease: Lease) -> None:
     """Reads the whole file when its content is not known yet, or when it was written to since it was received."""
     path = slide.source_path
     try:
-        status = path.stat()
-        same = slide.sha256 and (status.st_size, status.st_mtime_ns) == (slide.size_bytes, slide.source_mtime_ns)
-        if same:
+        stamp = stamp_of(path)
+        if slide.sha256 and stamp == _stamp_on_receipt(slide):
             return
-        sha256 = _sha256_of(path, status.st_size, lambda share: _report(lease, "reading the file", share))
+        sha256 = sha256_of(path, lambda share: _report(lease, "reading the file", share))
     except FileNotFoundError as error:
         raise _NotTheSlide(SOURCE_MISSING, _missing_words(slide)) from error
     except OSError as error:
@@ -104,7 +105,7 @@ def _check_source(slide: Slide, lease: Lease) -> None:
         ingest.lock_content(sha256)
         same_slide = ingest.same_content(sha256, but=slide)
         if same_slide is None:
-            slide.sha256, slide.size_bytes, slide.source_mtime_ns = sha256, status.st_size, status.st_mtime_ns
+            slide.sha256, slide.size_bytes, slide.source_mtime_ns = sha256, stamp.size_bytes, stamp.mtime_ns
             slide.save(update_fields=["sha256", "size_bytes", "source_mtime_ns"])
     if same_slide is not None:
         raise _NotTheSlide(ingest.DUPLICATE, ingest.duplicate_words(same_slide))
@@ -161,17 +162,24 @@ def _take_associated(slide: Slide, folder: Path) -> tuple[AssociatedKind, ...]:
 
 def _check_unchanged(slide: Slide) -> None:
     try:
-        status = slide.source_path.stat()
+        stamp = stamp_of(slide.source_path)
     except FileNotFoundError as error:
         raise _NotTheSlide(SOURCE_MISSING, _missing_words(slide)) from error
-    if (status.st_size, status.st_mtime_ns) != (slide.size_bytes, slide.source_mtime_ns):
+    if stamp != _stamp_on_receipt(slide):
         raise _NotTheSlide(SOURCE_CHANGED, _changed_words())
+
+
+def _stamp_on_receipt(slide: Slide) -> Stamp:
+    return Stamp(slide.size_bytes, slide.source_mtime_ns or 0)
 
 
 def _end_in_quarantine(lease: Lease, slide: Slide, *, code: str, reason: str) -> None:
     with transaction.atomic():
         complete(lease=lease)
         ingest.quarantine(ingest.locked(slide.pk), code=code, reason=reason)
+        if code == ingest.DUPLICATE and slide.archive_sha256 and not slide.is_packed:
+            # "It was not stored a second time": nor is what only the worker could recognise
+            transaction.on_commit(lambda: shutil.rmtree(slide.source_path.parent, ignore_errors=True))
 
 
 def _remove_other_stores(slide: Slide, *, keep: str) -> None:
@@ -184,18 +192,6 @@ def _remove_other_stores(slide: Slide, *, keep: str) -> None:
 def _report(lease: Lease, stage: str, share: float) -> None:
     lease.report(stage, share)
     lease.check()
-
-
-def _sha256_of(path: Path, size: int, on_share: Callable[[float], None]) -> str:
-    digest = hashlib.sha256()
-    done = 0
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-            done += len(piece)
-            on_share(done / max(size, 1))
-    return digest.hexdigest()
 
 
 def _missing_words(slide: Slide) -> str:

@@ -32,7 +32,9 @@ from slides import ingest
 from slides.cases import case_named, checked_label
 from slides.enums import UploadState
 from slides.errors import StorageFull, UploadConflict, UploadRefused, UploadTooLarge
-from slides.models import Slide, Upload
+from slides.models import ARCHIVE_SUFFIX, Slide, Upload
+from slides.wsi import archives
+from slides.wsi.slide_files import NEEDS_OTHER_FILES
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +45,6 @@ LEFT_ALONE = timedelta(seconds=60)
 FORGOTTEN = timedelta(days=7)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ZIP_START = b"PK\x03\x04"
-_ZIP_WORDS = (
-    "Zip archives are not supported yet: unpack the archive and send the slide files themselves, "
-    "or have the folder imported in place."
-)
 
 
 class Stream(Protocol):
@@ -83,7 +80,8 @@ def start_upload(
         )
     with transaction.atomic():
         _one_at_a_time()  # two uploads must not reserve the same space
-        _check_space(owner=owner, length=length)
+        is_archive = file_name.lower().endswith(ARCHIVE_SUFFIX)
+        _check_space(owner=owner, length=length, on_disk=2 * length if is_archive else length)
         case = case_named(accession=accession, actor=owner, request=request)
         upload = Upload.objects.create(
             owner=owner,
@@ -123,8 +121,12 @@ def checked_file_name(name: str) -> str:
 def _refusal_before_sending(upload: Upload) -> str:
     if upload.length == 0:
         return "The file is empty (0 bytes): the export from the scanner did not finish. Export it again."
-    if upload.file_name.lower().endswith(".zip"):
-        return _ZIP_WORDS
+    suffix = Path(upload.file_name.lower()).suffix
+    if suffix in NEEDS_OTHER_FILES:
+        return (
+            f"A {suffix} slide is not one file: it needs {NEEDS_OTHER_FILES[suffix]}. "
+            "Drop them together here, or send them in one zip archive."
+        )
     if upload.claimed_sha256 and (same := ingest.same_content(upload.claimed_sha256)):
         return ingest.duplicate_words(same)
     return ""
@@ -135,21 +137,27 @@ def _one_at_a_time() -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('slides.uploads.reserve'))")
 
 
-def _check_space(*, owner: User, length: int) -> None:
-    under_way = Upload.objects.filter(state=UploadState.RECEIVING)
+def quota_left(owner: User) -> int:
+    """Bytes that the person may still store: beside what is stored and what is under way. Never negative."""
     stored = Slide.objects.present().filter(created_by=owner, imported_in_place=False).aggregate(n=Sum("size_bytes"))
-    promised = under_way.filter(owner=owner).aggregate(n=Sum("length"))
-    used = (stored["n"] or 0) + (promised["n"] or 0)
-    if used + length > settings.UPLOAD_QUOTA_BYTES:
+    promised = Upload.objects.filter(state=UploadState.RECEIVING, owner=owner).aggregate(n=Sum("length"))
+    return max(0, settings.UPLOAD_QUOTA_BYTES - (stored["n"] or 0) - (promised["n"] or 0))
+
+
+def _check_space(*, owner: User, length: int, on_disk: int) -> None:
+    """`on_disk`: what the file takes at most while it is worked on; an archive and what comes out of it lie side by side."""
+    under_way = Upload.objects.filter(state=UploadState.RECEIVING)
+    left = quota_left(owner)
+    if length > left:
         raise UploadTooLarge(
-            f"Your uploads may take {_gb(settings.UPLOAD_QUOTA_BYTES)} together; {_gb(used)} are taken. "
+            f"Your uploads may take {_gb(settings.UPLOAD_QUOTA_BYTES)} together; {_gb(left)} are left. "
             "Delete slides that are not needed, or ask an administrator for more room."
         )
     missing = under_way.aggregate(n=Sum(F("length") - F("offset")))["n"] or 0
     free, _ = ingest.storage_left()
-    if missing + length > free:
+    if missing + on_disk > free:
         raise StorageFull(
-            f"The storage has room for {_gb(max(0, free - missing))} more; this file has {_gb(length)}. "
+            f"The storage has room for {_gb(max(0, free - missing))} more; this file needs {_gb(on_disk)}. "
             "Tell the administrator. Nothing was lost."
         )
 
@@ -325,11 +333,14 @@ def cancel_upload(*, upload_id: uuid.UUID, actor: User | None, request: HttpRequ
 def _finish(upload: Upload, *, request: HttpRequest | None) -> None:
     """All bytes are here: a slide, or a refusal with its reason. The caller is the sole writer. Raises UploadRefused."""
     slide_folder = Path(settings.METADET_HOME) / "slides" / str(upload.pk)
-    # The slide gets the upload's id: wherever a crash falls, the next try finds the file in one of two known places.
+    # The slide gets the upload's id: wherever a crash falls, the next try finds the file in one of these known places.
     target = slide_folder / "source" / f"{upload.pk}{ingest.safe_suffix(upload.file_name)}"
-    path = upload.path if upload.path.exists() else target
+    packed = target.with_name(f"{upload.pk}{ARCHIVE_SUFFIX}")
+    path = next((each for each in (upload.path, target) if each.exists()), packed)
+    is_archive = archives.is_archive(path)
     sha256 = _running_digests.finished(upload) or _sha256_of(path)
-    if reason := _refusal_at_the_end(upload, path, sha256):
+    target = packed if is_archive else target
+    if reason := _refusal_at_the_end(upload, sha256, is_archive=is_archive):
         _end_refused(upload, path, reason, request=request)
     with transaction.atomic():
         ingest.lock_content(sha256)
@@ -356,12 +367,11 @@ def _finish(upload: Upload, *, request: HttpRequest | None) -> None:
     _remove_file(upload)  # the lock; the file itself has moved
 
 
-def _refusal_at_the_end(upload: Upload, path: Path, sha256: str) -> str:
+def _refusal_at_the_end(upload: Upload, sha256: str, *, is_archive: bool) -> str:
     if upload.claimed_sha256 and sha256 != upload.claimed_sha256:
         return "What arrived is not what was sent: the checksums differ. Send the file again."
-    with path.open("rb") as file:
-        if file.read(len(_ZIP_START)) == _ZIP_START:
-            return _ZIP_WORDS
+    if upload.file_name.lower().endswith(ARCHIVE_SUFFIX) and not is_archive:
+        return "The file is named .zip but is no zip archive. Pack it again, or send the slide files themselves."
     return ""
 
 
@@ -394,11 +404,16 @@ def _move(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     path.rename(target)
     for folder in (target.parent, path.parent):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        make_names_durable(folder)
+
+
+def make_names_durable(folder: Path) -> None:
+    """The names in the folder outlive a power cut from now on."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_file(upload: Upload) -> None:

@@ -101,6 +101,18 @@ def _run(start: dict[str, Any], places: dict[str, Path], requests: int, replies:
     if start["task"] == "hello":
         messages.send(replies, {"done": {}})
         return
+    if start["task"] == "unpack":
+        from slides.wsi import archives
+
+        members = archives.unpack(
+            places["slide"],
+            places["output"],
+            room_bytes=start["room_bytes"],
+            free_bytes=start["free_bytes"],
+            on_progress=_progress_to(replies),
+        )
+        messages.send(replies, {"done": {"members": [member.to_json() for member in members]}})
+        return
     from slides.wsi.reader import open_slide
 
     override = tuple(start["mpp_override"]) if start.get("mpp_override") else None

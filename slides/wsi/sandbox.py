@@ -5,17 +5,19 @@ A child that crashes, hangs, or runs out of memory ends as SlideRefused with a r
 
 import math
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from slides.wsi import file_rules, messages, tile_store
+from slides.wsi.archives import Member
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused, WsiError
 from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
 from slides.wsi.pixels import Pixels
@@ -24,6 +26,7 @@ from slides.wsi.slide_files import files_of
 from slides.wsi.store_plan import StorePlan
 
 _ROOT = Path(__file__).resolve().parents[2]
+_UNPACKING_MEMORY_BYTES = 512 << 20
 _LARGEST_IMAGE_BYTES = 64 << 20
 _ASSOCIATED = ("label", "macro")
 _MOST_AHEAD = 32
@@ -107,6 +110,30 @@ def prepare(
     prepared = _believed(lambda said: _prepared_from(said, output_dir, associated_dir), answer)
     _finish_store(path, output_dir, prepared)
     return prepared
+
+
+def unpack(
+    path: Path,
+    output_dir: Path,
+    *,
+    room_bytes: int,
+    free_bytes: int,
+    limits: Limits = DEFAULT_LIMITS,
+    on_progress: OnProgress = lambda stage, fraction: None,
+) -> list[Member]:
+    """The members of a zip archive, each written to `member.written_in(output_dir)`. Raises SlideRefused.
+
+    At most `room_bytes` by rule and `free_bytes` by what the disk has; what was written before a refusal is left for
+    the caller to remove.
+    """
+    largest = min(limits.file_bytes, room_bytes, free_bytes)
+    limits = replace(limits, memory_bytes=min(limits.memory_bytes, _UNPACKING_MEMORY_BYTES), file_bytes=largest)
+    start = {
+        "task": "unpack", "output": str(output_dir.resolve()), "room_bytes": room_bytes, "free_bytes": free_bytes,
+    }  # fmt: skip
+    with _Child(start, path, limits=limits) as child:
+        answer = child.answer(seconds=limits.prepare_seconds, on_progress=on_progress)
+    return _believed(lambda said: _members_from(said, output_dir, room_bytes), answer)
 
 
 def open_pixels(
@@ -472,6 +499,18 @@ def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path) ->
         associated=images,
         seconds=float(answer["seconds"]),
     )
+
+
+def _members_from(answer: Mapping[str, Any], output: Path, room_bytes: int) -> list[Member]:
+    members = [Member.from_json(said) for said in answer["members"]]
+    there = {file.name: file.lstat() for file in output.iterdir()}
+    for member in members:
+        status = there.pop(member.written_in(output).name)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != member.size:
+            raise ValueError("a member that is not what was announced")
+    if there or sum(member.size for member in members) > room_bytes:
+        raise ValueError("more files than were announced")
+    return members
 
 
 def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:

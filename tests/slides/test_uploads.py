@@ -220,15 +220,6 @@ def test_an_empty_file_is_refused_in_words(tus: Tus) -> None:
     assert Upload.objects.get().state == UploadState.REFUSED
 
 
-def test_a_zip_is_refused_in_words_by_name_and_by_content(tus: Tus) -> None:
-    by_name = tus.create(1000, name="series.zip")
-    by_content = tus.send(b"PK\x03\x04" + b"x" * 100, name="series.mrxs")
-    for answer in (by_name, by_content):
-        assert answer.status_code == 400
-        assert "Zip archives are not supported yet" in answer.json()["message"]
-    assert kinds().count("upload_refused") == 2
-
-
 def test_a_cancelled_upload_leaves_no_bytes(tus: Tus, home: Path, django_capture_on_commit_callbacks: Any) -> None:
     url = tus.create(1000)["Location"]
     tus.patch(url, b"a" * 100, 0)
