@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -75,11 +76,19 @@ class UploadSerializer(serializers.ModelSerializer[Upload]):
     case = serializers.CharField(source="case.accession", read_only=True)
     node = serializers.CharField(source="node_label", read_only=True)
     size = serializers.IntegerField(source="length", read_only=True)
+    sha256 = serializers.CharField(source="claimed_sha256", read_only=True, help_text="As it was announced.")
+    url = serializers.SerializerMethodField()
 
     class Meta:
         model = Upload
-        fields = ["id", "filename", "case", "node", "size", "offset", "state", "reason", "created_at", "touched_at"]
+        fields = [
+            "id", "url", "filename", "case", "node", "size", "offset", "sha256", "state", "reason", "created_at",
+            "touched_at",
+        ]  # fmt: skip
         read_only_fields = fields
+
+    def get_url(self, upload: Upload) -> str:
+        return reverse("upload", args=[upload.pk])
 
 
 class ScaleSerializer(serializers.Serializer[Any]):

@@ -89,12 +89,17 @@ class TusView(GenericAPIView[Upload]):
 
 
 class UploadsView(TusView):
-    @extend_schema(operation_id="uploads_list")
+    @extend_schema(
+        operation_id="uploads_list",
+        parameters=[OpenApiParameter("sha256", str, description="only those announced with this content")],
+    )
     def get(self, request: Request) -> Response:
-        """One's own unfinished uploads, newest first."""
+        """One's own unfinished uploads, newest first: what can be gone on with."""
         unfinished = (
             Upload.objects.visible_to(requester(request)).filter(state=UploadState.RECEIVING).select_related("case")
         )
+        if sha256 := request.query_params.get("sha256"):
+            unfinished = unfinished.filter(claimed_sha256=sha256)
         page = self.paginate_queryset(unfinished)
         return self.get_paginated_response(UploadSerializer(page, many=True).data)
 
