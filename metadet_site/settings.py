@@ -182,6 +182,8 @@ RECONCILE_SECONDS = env_int("METADET_RECONCILE_SECONDS", 15, minimum=1)
 # --- uploads ---------------------------------------------------------------------------------------
 UPLOAD_MAX_BYTES = env_int("METADET_UPLOAD_MAX_GB", 64, minimum=1) * 2**30
 UPLOAD_QUOTA_BYTES = env_int("METADET_UPLOAD_QUOTA_GB", 500, minimum=1) * 2**30
+# So long an upload may wait for its next bytes before another request may go on with it.
+UPLOAD_SILENT_SECONDS = env_int("METADET_UPLOAD_SILENT_SECONDS", 15, minimum=1)
 DISK_FLOOR_BYTES = env_int("METADET_DISK_FLOOR_GB", 2, minimum=0) * 2**30
 IMPORT_FOLDERS = [Path(path) for path in env_list("METADET_IMPORT_FOLDERS", [])]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 2**20

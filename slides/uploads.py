@@ -5,7 +5,6 @@ What is safely on disk is counted in Upload.offset, and only that. After a crash
 """
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -33,12 +32,13 @@ from slides.cases import case_named, checked_label
 from slides.enums import UploadState
 from slides.errors import StorageFull, UploadConflict, UploadRefused, UploadTooLarge
 from slides.models import ARCHIVE_SUFFIX, Slide, Upload
+from slides.upload_turns import Turn, forget_turns, turn
 from slides.wsi import archives
 from slides.wsi.slide_files import NEEDS_OTHER_FILES
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2**16  # small, so that a slow line is heard of often (upload_turns.py)
 SAFE_EVERY_BYTES = 16 * 2**20  # how much may have to be sent again after a crash
 SAFE_EVERY_SECONDS = 1.0
 LEFT_ALONE = timedelta(seconds=60)
@@ -165,19 +165,6 @@ def _check_space(*, owner: User, length: int, on_disk: int) -> None:
 # --- receiving ----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def sole_writer(upload: Upload) -> Iterator[None]:
-    """One writer at a time per upload, over all processes; the lock dies with its process. Raises UploadConflict."""
-    upload.path.parent.mkdir(parents=True, exist_ok=True)
-    lock_path = upload.path.with_suffix(".lock")
-    with lock_path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UploadConflict("This upload is being written by another request.") from error
-        yield
-
-
 def receive(
     *, upload_id: uuid.UUID, offset: int, size: int, stream: Stream, request: HttpRequest | None = None
 ) -> Upload:
@@ -187,11 +174,12 @@ def receive(
     writer, ended), UploadTooLarge (more than announced; nothing is written), StorageFull, UploadRefused (at the end).
     """
     upload = Upload.objects.get(pk=upload_id)
-    with sole_writer(upload):
+    with turn(upload.path) as mine:
         upload.refresh_from_db()
         _check_piece(upload, offset=offset, size=size)
-        _write_pieces(upload, size=size, stream=stream)
+        _write_pieces(upload, size=size, stream=stream, mine=mine)
         if upload.offset == upload.length:
+            mine.end_may_take_long()
             _finish(upload, request=request)
     return upload
 
@@ -203,9 +191,10 @@ def finish_if_complete(*, upload_id: uuid.UUID, request: HttpRequest | None = No
     """
     upload = Upload.objects.get(pk=upload_id)
     if upload.state == UploadState.RECEIVING and upload.offset == upload.length:
-        with sole_writer(upload):
+        with turn(upload.path) as mine:
             upload.refresh_from_db()
             if upload.state == UploadState.RECEIVING:
+                mine.end_may_take_long()
                 _finish(upload, request=request)
     return upload
 
@@ -248,22 +237,23 @@ def _check_piece(upload: Upload, *, offset: int, size: int) -> None:
         raise StorageFull("The storage is full. What was sent is kept; go on when there is room again.")
 
 
-def _write_pieces(upload: Upload, *, size: int, stream: Stream) -> None:
+def _write_pieces(upload: Upload, *, size: int, stream: Stream, mine: Turn) -> None:
     digest = _running_digests.take(upload.pk, upload.offset)
-    with _opened_at(upload.path, upload.offset) as file:
-        position = upload.offset
+    position = upload.offset
+    with _opened_at(upload.path, position, mine=mine) as file:
         uncounted_since = time.monotonic()
         left = size
         try:
             while left and (piece := stream.read(min(PIECE_BYTES, left))):
-                file.write(piece)
+                with mine.writing():
+                    file.write(piece)
                 if digest is not None:
                     digest.update(piece)
                 position += len(piece)
                 left -= len(piece)
                 waited = time.monotonic() - uncounted_since
                 if position - upload.offset >= SAFE_EVERY_BYTES or waited >= SAFE_EVERY_SECONDS:
-                    _count(upload, file.fileno(), position)
+                    _count(upload, file.fileno(), position, mine=mine)
                     uncounted_since = time.monotonic()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -273,16 +263,17 @@ def _write_pieces(upload: Upload, *, size: int, stream: Stream) -> None:
             log.info("Upload %s broke off at byte %d: %s", upload.pk, position, error)  # the connection; kept below
         finally:
             if position > upload.offset:
-                _count(upload, file.fileno(), position)
+                _count(upload, file.fileno(), position, mine=mine)
     if digest is not None and upload.offset == position:
         _running_digests.keep(upload.pk, position, digest)
 
 
 @contextmanager
-def _opened_at(path: Path, offset: int) -> Iterator[Any]:
+def _opened_at(path: Path, offset: int, *, mine: Turn) -> Iterator[Any]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        file.truncate(offset)
+        with mine.writing():
+            file.truncate(offset)
         file.seek(offset)
         yield _Whole(file)
 
@@ -302,9 +293,14 @@ class _Whole:
             view = view[self._file.write(view) :]
 
 
-def _count(upload: Upload, descriptor: int, position: int) -> None:
+def _count(upload: Upload, descriptor: int, position: int, *, mine: Turn) -> None:
     """The bytes up to `position` are safe, and from now on they count. Raises UploadConflict when nobody wants them."""
     os.fdatasync(descriptor)
+    with mine.writing():
+        _save_offset(upload, position)
+
+
+def _save_offset(upload: Upload, position: int) -> None:
     changed = Upload.objects.filter(pk=upload.pk, state=UploadState.RECEIVING, offset=upload.offset).update(
         offset=position, touched_at=timezone.now()
     )
@@ -419,7 +415,7 @@ def make_names_durable(folder: Path) -> None:
 def _remove_file(upload: Upload) -> None:
     _running_digests.drop(upload.pk)
     upload.path.unlink(missing_ok=True)
-    upload.path.with_suffix(".lock").unlink(missing_ok=True)
+    forget_turns(upload.path)
 
 
 def _sha256_of(path: Path) -> str:

@@ -17,6 +17,7 @@ from slides import uploads
 from slides.enums import UploadState
 from slides.errors import UploadConflict
 from slides.models import Case, Slide, Upload
+from slides.upload_turns import turn
 from tests.slides.conftest import Tus, logged_in, prepare_now, sha256, write_slide
 
 pytestmark = pytest.mark.django_db
@@ -104,7 +105,7 @@ def test_a_wrong_offset_is_a_conflict_and_changes_nothing(tus: Tus) -> None:
 
 def test_a_second_writer_is_turned_away(tus: Tus) -> None:
     upload = upload_of(tus.create(1000))
-    with uploads.sole_writer(upload):
+    with turn(upload.path):
         assert tus.patch(f"/api/uploads/{upload.pk}/", b"a" * 100, 0).status_code == 409
     assert tus.patch(f"/api/uploads/{upload.pk}/", b"a" * 100, 0).status_code == 204
 

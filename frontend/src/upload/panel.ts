@@ -178,7 +178,7 @@ function drawRow(row: HTMLElement, upload: SlideUpload): void {
   const progress = state === "checking" || state === "sending" || state === "paused";
   const focused = row.contains(document.activeElement) ? document.activeElement?.textContent : null;
   row.replaceChildren(
-    h("div", { class: "upload-name" }, upload.slide.name, h("p", { class: "hint" }, `${filesInWords(upload)}${bytesInWords(upload.size)}, case ${upload.destination.accession}`)),
+    h("div", { class: "upload-name" }, upload.slide.name, h("p", { class: "hint" }, `${filesInWords(upload)}${bytesInWords(upload.size)}, case ${upload.destination.accession}${wentOnInWords(upload)}`)),
     progress ? h("progress", { max: 1, value: upload.share, "aria-label": `Progress of ${upload.slide.name}` }) : h("p", { class: upload.reason ? "field-error" : "hint" }, upload.reason || (state === "received" ? "Preparation has started." : "")),
     h("span", { class: "badge", "data-state": BADGE[state] }, progress ? `${WORDS[state]} ${Math.floor(upload.share * 100)} %` : WORDS[state]),
     h("div", { class: "actions" }, ...buttonsOf(upload)),
@@ -192,6 +192,10 @@ function filesInWords(upload: SlideUpload): string {
   return count > 1 ? `one slide of ${count} files, ` : "";
 }
 
+function wentOnInWords(upload: SlideUpload): string {
+  return upload.resumedAt > 0 ? `; went on at ${Math.floor(upload.resumedAt * 100)} %` : "";
+}
+
 function buttonsOf(upload: SlideUpload): HTMLElement[] {
   const button = (words: string, act: () => void) =>
     h("button", { type: "button", class: "button small", onclick: act, "aria-label": `${words} ${upload.slide.name}` }, words);
@@ -199,7 +203,7 @@ function buttonsOf(upload: SlideUpload): HTMLElement[] {
   if (upload.isActive) buttons.push(button("Pause", () => void upload.pause()));
   if (upload.state === "paused") buttons.push(button("Resume", () => void upload.start()));
   if (upload.mayTryAgain) buttons.push(button("Try again", () => void upload.start()));
-  if (!upload.isOver) buttons.push(button(upload.state === "failed" ? "Give up" : "Cancel", () => void upload.cancel()));
+  if (!upload.isOver) buttons.push(button(upload.slide.problem ? "Remove" : upload.state === "failed" ? "Give up" : "Cancel", () => void upload.cancel()));
   return buttons;
 }
 
