@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from slides.wsi.archives import is_archive
 from slides.wsi.check import QUARANTINED, describe_in_words
 
 
@@ -19,6 +20,10 @@ class Command(BaseCommand):
         path: Path = options["path"]
         if not path.exists():
             raise CommandError(f"There is no file {path}.")
+        if path.is_file() and is_archive(path):
+            raise CommandError(
+                f"{path} is a zip archive. Unpack it to check what it holds; uploaded, it is unpacked by itself."
+            )
         found = describe_in_words(path)
         if options["json"]:
             self.stdout.write(json.dumps(found))
