@@ -1,4 +1,4 @@
-"""tus 1.0 (https://tus.io/protocols/resumable-upload): creation, termination, and the pieces. Acts are in uploads.py."""
+"""tus 1.0 (https://tus.io/protocols/resumable-upload): creation, checksum, termination, and the pieces. Acts are in uploads.py."""
 
 import base64
 import binascii
@@ -27,7 +27,8 @@ from slides.models import Upload
 from slides.serializers import ErrorSerializer, UploadSerializer
 
 VERSION = "1.0.0"
-EXTENSIONS = "creation,termination"
+EXTENSIONS = "creation,checksum,termination"
+CHECKSUM_ALGORITHMS = ("sha1", "sha256")  # sha1 is what the protocol asks for at least
 PIECE_TYPE = "application/offset+octet-stream"
 LARGEST_METADATA = 4096
 
@@ -77,6 +78,7 @@ class TusView(GenericAPIView[Upload]):
             headers={
                 "Tus-Version": VERSION,
                 "Tus-Extension": EXTENSIONS,
+                "Tus-Checksum-Algorithm": ",".join(CHECKSUM_ALGORITHMS),
                 "Tus-Max-Size": str(settings.UPLOAD_MAX_BYTES),
             },
         )
@@ -159,12 +161,16 @@ class UploadView(TusView):
         parameters=[
             _TUS_HEADER,
             OpenApiParameter("Upload-Offset", int, OpenApiParameter.HEADER, required=True),
+            OpenApiParameter(
+                "Upload-Checksum", str, OpenApiParameter.HEADER, description="sha1 or sha256, and the digest in base64"
+            ),
         ],
         responses={
             204: OpenApiResponse(description="Upload-Offset says how many bytes are safe now"),
             400: ErrorSerializer,
             409: ErrorSerializer,
             413: ErrorSerializer,
+            460: ErrorSerializer,
             507: ErrorSerializer,
         },
     )
@@ -181,6 +187,7 @@ class UploadView(TusView):
             offset=_number(request, "Upload-Offset"),
             size=int(size),
             stream=_body(request),
+            checksum=_checksum(request.headers.get("Upload-Checksum", "")),
             request=request,
         )
         return Response(status=204, headers={"Upload-Offset": str(upload.offset)})
@@ -206,6 +213,19 @@ class DismissUploadView(TusView):
 def _body(request: Request) -> HttpRequest:
     """The untouched stream: DRF's own would be read whole into memory by a parser."""
     return request._request
+
+
+def _checksum(header: str) -> uploads.PieceChecksum | None:
+    """`algorithm base64`. Raises UploadRefused."""
+    if not header:
+        return None
+    algorithm, _, value = header.partition(" ")
+    if algorithm not in CHECKSUM_ALGORITHMS:
+        raise UploadRefused(f"Checksums of pieces are read as {' or '.join(CHECKSUM_ALGORITHMS)}.")
+    try:
+        return uploads.PieceChecksum(algorithm, base64.b64decode(value, validate=True))
+    except binascii.Error as error:
+        raise UploadRefused("The checksum of the piece cannot be read.") from error
 
 
 def _number(request: Request, header: str) -> int:

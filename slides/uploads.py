@@ -14,6 +14,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +31,7 @@ from audit_trail.recording import record
 from slides import ingest
 from slides.cases import case_named, checked_label
 from slides.enums import UploadState
-from slides.errors import StorageFull, UploadConflict, UploadRefused, UploadTooLarge
+from slides.errors import PieceDamaged, StorageFull, UploadConflict, UploadRefused, UploadTooLarge
 from slides.models import ARCHIVE_SUFFIX, Slide, Upload
 from slides.upload_turns import Turn, forget_turns, turn
 from slides.wsi import archives
@@ -165,19 +166,34 @@ def _check_space(*, owner: User, length: int, on_disk: int) -> None:
 # --- receiving ----------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class PieceChecksum:
+    """What a piece is announced to have (tus checksum): nothing of it counts before it is there and right."""
+
+    algorithm: str
+    digest: bytes
+
+
 def receive(
-    *, upload_id: uuid.UUID, offset: int, size: int, stream: Stream, request: HttpRequest | None = None
+    *,
+    upload_id: uuid.UUID,
+    offset: int,
+    size: int,
+    stream: Stream,
+    checksum: PieceChecksum | None = None,
+    request: HttpRequest | None = None,
 ) -> Upload:
     """Appends up to `size` bytes at `offset`; finishes the upload when the last byte is there.
 
-    A stream that ends early is no error: what came is kept and counted. Raises UploadConflict (wrong offset, second
+    A stream that ends early is no error: what came is kept and counted, unless the piece has a checksum. Raises
+    PieceDamaged (the checksum differs; the piece is forgotten), UploadConflict (wrong offset, second
     writer, ended), UploadTooLarge (more than announced; nothing is written), StorageFull, UploadRefused (at the end).
     """
     upload = Upload.objects.get(pk=upload_id)
     with turn(upload.path) as mine:
         upload.refresh_from_db()
         _check_piece(upload, offset=offset, size=size)
-        _write_pieces(upload, size=size, stream=stream, mine=mine)
+        _write_pieces(upload, size=size, stream=stream, mine=mine, checksum=checksum)
         if upload.offset == upload.length:
             mine.end_may_take_long()
             _finish(upload, request=request)
@@ -237,8 +253,11 @@ def _check_piece(upload: Upload, *, offset: int, size: int) -> None:
         raise StorageFull("The storage is full. What was sent is kept; go on when there is room again.")
 
 
-def _write_pieces(upload: Upload, *, size: int, stream: Stream, mine: Turn) -> None:
+def _write_pieces(
+    upload: Upload, *, size: int, stream: Stream, mine: Turn, checksum: PieceChecksum | None = None
+) -> None:
     digest = _running_digests.take(upload.pk, upload.offset)
+    of_piece = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
     position = upload.offset
     with _opened_at(upload.path, position, mine=mine) as file:
         uncounted_since = time.monotonic()
@@ -247,11 +266,14 @@ def _write_pieces(upload: Upload, *, size: int, stream: Stream, mine: Turn) -> N
             while left and (piece := stream.read(min(PIECE_BYTES, left))):
                 with mine.writing():
                     file.write(piece)
-                if digest is not None:
-                    digest.update(piece)
+                for each in (digest, of_piece):
+                    if each is not None:
+                        each.update(piece)
                 position += len(piece)
                 left -= len(piece)
                 waited = time.monotonic() - uncounted_since
+                if of_piece is not None:
+                    continue
                 if position - upload.offset >= SAFE_EVERY_BYTES or waited >= SAFE_EVERY_SECONDS:
                     _count(upload, file.fileno(), position, mine=mine)
                     uncounted_since = time.monotonic()
@@ -262,8 +284,12 @@ def _write_pieces(upload: Upload, *, size: int, stream: Stream, mine: Turn) -> N
                 ) from error
             log.info("Upload %s broke off at byte %d: %s", upload.pk, position, error)  # the connection; kept below
         finally:
-            if position > upload.offset:
+            if position > upload.offset and of_piece is None:
                 _count(upload, file.fileno(), position, mine=mine)
+        if checksum is not None and of_piece is not None and not left:
+            if of_piece.digest() != checksum.digest:
+                raise PieceDamaged("A piece was damaged on its way: its checksum differs. Send it again.")
+            _count(upload, file.fileno(), position, mine=mine)
     if digest is not None and upload.offset == position:
         _running_digests.keep(upload.pk, position, digest)
 

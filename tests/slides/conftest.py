@@ -160,10 +160,18 @@ class Tus:
     def head(self, url: str) -> Any:
         return self.client.head(url, headers={"Tus-Resumable": "1.0.0"})
 
-    def patch(self, url: str, data: bytes, offset: int, content_type: str = "application/offset+octet-stream") -> Any:
-        return self.client.patch(
-            url, data, content_type=content_type, headers={"Tus-Resumable": "1.0.0", "Upload-Offset": str(offset)}
-        )
+    def patch(
+        self,
+        url: str,
+        data: bytes,
+        offset: int,
+        content_type: str = "application/offset+octet-stream",
+        checksum: str = "",
+    ) -> Any:
+        headers = {"Tus-Resumable": "1.0.0", "Upload-Offset": str(offset)}
+        if checksum:
+            headers["Upload-Checksum"] = checksum
+        return self.client.patch(url, data, content_type=content_type, headers=headers)
 
     def delete(self, url: str) -> Any:
         return self.client.delete(url, headers={"Tus-Resumable": "1.0.0"})
