@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from accounts.permissions import has_any_role
 from accounts.requester import requester
 from slides import uploads
 from slides.enums import UploadState
-from slides.errors import UploadRefused
+from slides.errors import SlidesError, UploadRefused
 from slides.models import Upload
 from slides.serializers import ErrorSerializer, UploadSerializer
 
@@ -31,6 +32,7 @@ EXTENSIONS = "creation,checksum,termination"
 CHECKSUM_ALGORITHMS = ("sha1", "sha256")  # sha1 is what the protocol asks for at least
 PIECE_TYPE = "application/offset+octet-stream"
 LARGEST_METADATA = 4096
+LARGEST_READ_FOR_A_REFUSAL = 16 * 2**20
 
 Operators = has_any_role(Role.OPERATOR, Role.ADMINISTRATOR)
 _TUS_HEADER = OpenApiParameter("Tus-Resumable", str, OpenApiParameter.HEADER, required=True, description=VERSION)
@@ -182,14 +184,18 @@ class UploadView(TusView):
         size = request.META.get("CONTENT_LENGTH", "")
         if not size.isdecimal():
             raise LengthRequired
-        upload = uploads.receive(
-            upload_id=upload.pk,
-            offset=_number(request, "Upload-Offset"),
-            size=int(size),
-            stream=_body(request),
-            checksum=_checksum(request.headers.get("Upload-Checksum", "")),
-            request=request,
-        )
+        try:
+            upload = uploads.receive(
+                upload_id=upload.pk,
+                offset=_number(request, "Upload-Offset"),
+                size=int(size),
+                stream=_body(request),
+                checksum=_checksum(request.headers.get("Upload-Checksum", "")),
+                request=request,
+            )
+        except SlidesError:
+            _read_to_end(_body(request), int(size))
+            raise
         return Response(status=204, headers={"Upload-Offset": str(upload.offset)})
 
     @extend_schema(operation_id="uploads_cancel", parameters=[_TUS_HEADER], responses={204: None, 409: ErrorSerializer})
@@ -213,6 +219,14 @@ class DismissUploadView(TusView):
 def _body(request: Request) -> HttpRequest:
     """The untouched stream: DRF's own would be read whole into memory by a parser."""
     return request._request
+
+
+def _read_to_end(stream: HttpRequest, size: int) -> None:
+    """Lets the sender finish a piece that is refused: one that is cut off while it sends never sees the reason."""
+    left = size if size <= LARGEST_READ_FOR_A_REFUSAL else 0
+    with suppress(OSError):
+        while left > 0 and (piece := stream.read(min(uploads.PIECE_BYTES, left))):
+            left -= len(piece)
 
 
 def _checksum(header: str) -> uploads.PieceChecksum | None:

@@ -46,6 +46,22 @@ def choose(page: Page, *paths: Path, case: str = "S24-1") -> None:
     page.locator(kind).set_input_files([str(path) for path in paths] if len(paths) > 1 else str(paths[0]))
 
 
+def drop(page: Page, *paths: Path) -> None:
+    """Files and folders out of the file manager, as the browser gets them from the system."""
+    page.get_by_label("Case (accession number)").first.fill("S24-1")
+    box = page.locator(".drop").bounding_box()
+    assert box is not None
+    devtools = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        devtools.send(
+            "Input.dispatchDragEvent",
+            {
+                "type": kind, "x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2,
+                "data": {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1},
+            },
+        )  # fmt: skip
+
+
 def row(page: Page, name: str) -> Any:
     return page.get_by_label("Files", exact=True).get_by_role("listitem").filter(has_text=name)
 
@@ -82,6 +98,19 @@ def test_a_folder_of_many_kinds_arrives_as_slides(operator_page: Page, tmp_path:
     choose(page, folder.rename(tmp_path / "copy"), case="S24-2")
     expect(row(page, "Müller 1.mrxs")).to_contain_text("This file is here already", timeout=60_000)
     expect(row(page, "two.zip")).to_contain_text("This file is here already", timeout=60_000)
+
+
+def test_a_slide_and_its_folder_are_dropped_together(operator_page: Page, tmp_path: Path) -> None:
+    page = operator_page
+    folder = write_files(tmp_path / "scanner", mirax_files("one") | {"one/.DS_Store": b"x", "one/deep/notes.txt": b"y"})
+    single = write_slide(folder / "single.svs")
+    drop(page, folder / "one.mrxs", folder / "one", single)
+    expect(row(page, "one.mrxs")).to_contain_text("one slide of 4 files")
+    for name in ("one.mrxs", "single.svs"):
+        expect(row(page, name)).to_contain_text("received", timeout=60_000)
+    expect(page.locator("[data-upload]")).to_contain_text("Left out, because they are no slides: one/deep/notes.txt.")
+    slide = prepare_now(Slide.objects.get(file_name="one.mrxs.zip").pk)
+    assert (slide.state, slide.file_name) == ("ready", "one.mrxs")
 
 
 def test_an_upload_goes_on_after_a_reload(operator_page: Page, tmp_path: Path) -> None:

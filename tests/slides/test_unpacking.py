@@ -222,6 +222,14 @@ def test_an_archive_that_a_crash_left_is_removed_at_the_next_preparation(tus: Tu
     assert "ID.zip" not in stored(slide)
 
 
+def test_what_a_killed_worker_had_unpacked_is_removed_by_the_next(tus: Tus, commits: Any) -> None:
+    slide = sent(tus, zipped(mirax_files()), name="a.zip")
+    (slide.folder / "unpacked-half").mkdir()
+    (slide.folder / "unpacked-half" / "0000").write_bytes(b"half a file")
+    slide = prepared(slide, commits)
+    assert {path.name for path in slide.folder.iterdir()} == {"source", slide.store}
+
+
 # --- the life of such a slide -------------------------------------------------------------------------
 
 
