@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openslide
 import pytest
 
 from accounts.models import User
@@ -399,16 +400,16 @@ def test_a_list_of_files_leads_nowhere_else(tmp_path: Path) -> None:
 
 
 def test_the_decoder_sees_the_slide_and_not_its_neighbours(tmp_path: Path) -> None:
-    """Were the neighbours shown too, the picture that is missing would be found."""
-    files = hamamatsu_files("a")
-    picture = files.pop("a(0,0).jpg")
+    """A slide whose index names the file of another one, which is right beside it."""
+    files = mirax_files("a")
+    files["other.dat"] = files.pop("a/Data0000.dat")
+    files["a/Slidedat.ini"] = files["a/Slidedat.ini"].replace(b"= Data0000.dat", b"= ../other.dat")
     folder = write_files(tmp_path / "slides", files)
-    (tmp_path / "a(0,0).jpg").write_bytes(picture)
+    with openslide.OpenSlide(folder / "a.mrxs") as slide:
+        assert slide.read_region((300, 200), 0, (8, 8)).getpixel((0, 0))[3] == 255, "the decoder alone would read it"
     with pytest.raises(SlideRefused) as refused:
-        sandbox.describe(folder / "a.vms")
+        sandbox.describe(folder / "a.mrxs")
     assert refused.value.code == RefusalCode.INCOMPLETE
-    (folder / "a(0,0).jpg").write_bytes(picture)
-    assert sandbox.describe(folder / "a.vms").properties.width == 768
 
 
 def test_the_content_of_a_series_does_not_depend_on_names(tmp_path: Path, reference_slides: Path) -> None:

@@ -64,7 +64,7 @@ def packed_by(method: int) -> bytes:
     return patched(patched(zipped({"a.svs": b"x" * 99}), LOCAL, 8, value), CENTRAL, 10, value)
 
 
-def deflate_bomb(mib: int = 300) -> bytes:
+def deflate_bomb(mib: int = 64) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.svs", "w") as member:
         for _ in range(mib):
@@ -158,12 +158,24 @@ HARMFUL: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.parametrize("case", HARMFUL)
 def test_an_archive_that_harms_is_refused_in_words(case: str, tmp_path: Path) -> None:
     made, words = HARMFUL[case]
+    (tmp_path / "sent.zip").write_bytes(made())
+    (tmp_path / "out").mkdir()
     with pytest.raises(SlideRefused, match=words) as refused:
-        unpack(made(), tmp_path)
+        archives.unpack(
+            tmp_path / "sent.zip", tmp_path / "out", room_bytes=ROOM, free_bytes=ROOM, on_progress=lambda *_: None
+        )
     assert refused.value.code == RefusalCode.BAD_ARCHIVE
     assert {path.name for path in tmp_path.iterdir()} - {"home"} == {"sent.zip", "out"}
     written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     assert written <= 11 * MIB, "a bomb must not fill the disk on its way to be refused"
+
+
+@pytest.mark.parametrize("case", ["a name that climbs", "a symbolic link", "a deflate bomb that claims to be small"])
+def test_the_child_passes_the_words_on(case: str, tmp_path: Path) -> None:
+    made, words = HARMFUL[case]
+    with pytest.raises(SlideRefused, match=words) as refused:
+        unpack(made(), tmp_path)
+    assert refused.value.code == RefusalCode.BAD_ARCHIVE
 
 
 def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
