@@ -41,6 +41,7 @@ from slides.serializers import (
     SlideSerializer,
     newest_jobs,
 )
+from slides.wsi.slide_files import all_files_of
 
 Operators = has_any_role(Role.OPERATOR, Role.ADMINISTRATOR)
 MOST_FILES_AT_ONCE = 500
@@ -187,7 +188,7 @@ class ImportsView(GenericAPIView[Slide]):
         files = importing.slide_files([importing.allowed_from_the_page(wanted["path"])])
         if len(files) > MOST_FILES_AT_ONCE:
             raise ImportRefused(f"{len(files)} files at once are too many: import at most {MOST_FILES_AT_ONCE}.")
-        for file in files:
+        for file in (each for entry_file in files for each in all_files_of(entry_file)):
             importing.allowed_from_the_page(str(file))  # a link inside the folder may lead out of it
         results = [
             importing.import_file(

@@ -87,7 +87,7 @@ def slides_among(files: Mapping[_NAME, Path]) -> list[tuple[_NAME, list[_NAME]]]
 def stamp_of(path: Path) -> Stamp:
     """Of a slide, all of its files. Raises OSError."""
     status = path.stat()
-    files = _all_files(path)
+    files = all_files_of(path)
     if files == [path]:
         return Stamp(status.st_size, status.st_mtime_ns)
     size = 0
@@ -102,7 +102,7 @@ def stamp_of(path: Path) -> Stamp:
 def sha256_of(path: Path, on_share: Callable[[float], None] = lambda share: None) -> str:
     """The content of a slide: a file's own SHA-256; of several files that of the sorted list of their names, sizes and
     SHA-256, the entry without its name. Equal wherever the slide lies and however it came. Raises OSError."""
-    files = _all_files(path)
+    files = all_files_of(path)
     whole = max(1, sum(file.stat().st_size for file in files))
     done = 0
     lines = []
@@ -121,7 +121,8 @@ def sha256_of(path: Path, on_share: Callable[[float], None] = lambda share: None
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _all_files(path: Path) -> list[Path]:
+def all_files_of(path: Path) -> list[Path]:
+    """As files_of, with the files of a folder instead of the folder."""
     files: list[Path] = []
     for each in files_of(path):
         files += sorted(inner for inner in each.iterdir() if inner.is_file()) if each.is_dir() else [each]

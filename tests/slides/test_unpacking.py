@@ -376,6 +376,23 @@ def test_an_archive_is_not_imported_in_place(tmp_path: Path, operator: User) -> 
     assert "Unpack it there" in result.reason
 
 
+@pytest.mark.parametrize("linked", ["a", "a/Data0000.dat"])
+def test_a_companion_that_leads_out_of_the_import_folder_is_refused(
+    tus: Tus, tmp_path: Path, settings: Any, linked: str
+) -> None:
+    settings.IMPORT_FOLDERS = [tmp_path / "allowed"]
+    folder = write_files(tmp_path / "allowed", mirax_files("a"))
+    imported = {"path": "a.mrxs", "case": "S1"}
+    (folder / linked).rename(tmp_path / "outside")
+    (folder / linked).symlink_to(tmp_path / "outside")
+    answer = tus.client.post("/api/imports/", imported, content_type="application/json")
+    assert answer.status_code == 400
+    assert "Only files below" in answer.json()["message"]
+    (folder / linked).unlink()
+    (tmp_path / "outside").rename(folder / linked)
+    assert tus.client.post("/api/imports/", imported, content_type="application/json").status_code == 202
+
+
 def test_deleting_a_slide_in_place_leaves_all_of_its_files(
     commits: Any, tmp_path: Path, operator: User, received: Callable[..., Slide]
 ) -> None:
