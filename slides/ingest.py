@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Max, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -24,12 +24,14 @@ from jobs.queue import enqueue, request_cancel
 from jobs.schedule import ON_ENDED_BADLY
 from slides import tile_access
 from slides.cases import case_named, node_named
-from slides.enums import SLIDE_TRANSITIONS, AssociatedKind, ScaleState, SlideState, TileCheck
+from slides.enums import SLIDE_TRANSITIONS, AssociatedKind, ScaleState, SlideState, TileCheck, UploadState
 from slides.errors import SlidesError, WrongState
-from slides.models import AssociatedImage, Case, ScaleCorrection, Slide
+from slides.models import AssociatedImage, Case, ScaleCorrection, Slide, Upload
 from slides.signals import slide_deleting, slide_ready
 from slides.wsi.properties import PLAUSIBLE_MPP, SlideProperties
 from slides.wsi.quality import Quality
+from slides.wsi.store_plan import StorePlan
+from slides.wsi.tile_store import PASS_THROUGH
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class Prepared:
 
     properties: SlideProperties
     store: str
-    pass_through: bool
+    plan: StorePlan
     quality: Quality
     checked: bool
     corrupt_tiles: int
@@ -179,7 +181,7 @@ def make_ready(slide: Slide, prepared: Prepared) -> None:
     slide.format, slide.scanner = found.format[:60], found.scanner[:100]
     slide.width, slide.height = found.width, found.height
     slide.properties = found.to_json()
-    slide.pass_through = prepared.pass_through
+    slide.pass_through, slide.store_plan = prepared.plan.kind == PASS_THROUGH, prepared.plan.to_json()
     _use_store(slide, prepared)
     slide.scale_state = ScaleState(found.scale_state)
     slide.mpp_source = found.mpp_source[:100]
@@ -445,6 +447,14 @@ def cancel_job(*, job_id: UUID, actor: User, request: HttpRequest | None = None)
         request=request,
     )
     return job
+
+
+def quota_used(owner: User) -> int:
+    """Bytes of the uploads of a person that are stored or under way; a slide that is linked to a second case counts once."""
+    files = Slide.objects.present().filter(created_by=owner, imported_in_place=False)
+    stored = sum(files.order_by("source").distinct("source").values_list("size_bytes", flat=True))
+    promised = Upload.objects.filter(owner=owner, state=UploadState.RECEIVING).aggregate(n=Sum("length"))
+    return stored + (promised["n"] or 0)
 
 
 def storage_left() -> tuple[int, int]:

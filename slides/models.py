@@ -116,6 +116,7 @@ class Slide(models.Model):
     scanner = models.CharField(max_length=100, blank=True)
     properties = models.JSONField(default=dict, help_text="slides.wsi SlideProperties.")
     store = models.CharField(max_length=32, blank=True, help_text="Name of the current tile store folder.")
+    store_plan = models.JSONField(default=dict, help_text="slides.wsi StorePlan: what its tiles are, and why.")
     earlier_stores = models.JSONField(
         default=list, help_text="Names of replaced tile stores that open viewers may still read."
     )

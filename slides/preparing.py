@@ -184,7 +184,7 @@ def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) 
     return ingest.Prepared(
         properties=made.properties,
         store=store,
-        pass_through=made.store.kind == "pass_through",
+        plan=made.store,
         quality=made.quality,
         checked=made.checked,
         corrupt_tiles=made.corrupt_tiles,

@@ -35,6 +35,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="slide",
+            name="store_plan",
+            field=models.JSONField(default=dict, help_text="slides.wsi StorePlan: what its tiles are, and why."),
+        ),
+        migrations.AddField(
+            model_name="slide",
             name="store_since",
             field=models.DateTimeField(help_text="When the current tile store took its place.", null=True),
         ),

@@ -26,6 +26,7 @@ from slides.preparing import check, prepare
 from slides.wsi import sandbox
 from slides.wsi.properties import SlideProperties
 from slides.wsi.quality import Quality
+from slides.wsi.store_plan import StorePlan
 
 APERIO = (
     "Aperio Image Library v11.0.37\r\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=80|AppMag = 20{mpp}"
@@ -143,7 +144,13 @@ def ready_slide(received: Callable[..., Slide], prepared_folder: Path, tmp_path:
     slide = ingest.locked(slide.pk)
     quality = Quality(tissue_mm2=0.02, tissue_fraction=0.25, ink_mm2=0.0, ink_share=0.0)
     prepared = ingest.Prepared(
-        found, "tiles-1", pass_through=True, quality=quality, checked=True, corrupt_tiles=0, missing_tiles=0
+        found,
+        "tiles-1",
+        StorePlan("pass_through", "as they are", True),
+        quality=quality,
+        checked=True,
+        corrupt_tiles=0,
+        missing_tiles=0,
     )
     ingest.make_ready(slide, prepared)
     return slide
