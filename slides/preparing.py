@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 
 from jobs.enums import JobState
@@ -26,6 +27,7 @@ from slides.enums import AssociatedKind, SlideState
 from slides.models import Slide
 from slides.wsi import sandbox
 from slides.wsi.errors import RefusalCode, SlideRefused
+from slides.wsi.sandbox import Limits
 from slides.wsi.tile_store import TileStore
 
 log = logging.getLogger(__name__)
@@ -172,6 +174,9 @@ def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) 
             associated_dir=associated,
             first_look_above=first_look_above,
             in_background=first_look_above is None,
+            limits=Limits(
+                memory_bytes=settings.DECODER_MEMORY_BYTES, stall_seconds=float(settings.DECODER_STALL_SECONDS)
+            ),
             on_progress=lambda stage, share: _report(lease, stage, share),
         )
         TileStore.load(folder).close()
