@@ -32,7 +32,7 @@ from slides import ingest
 from slides.cases import case_named, checked_label
 from slides.enums import UploadState
 from slides.errors import PieceDamaged, StorageFull, UploadConflict, UploadRefused, UploadTooLarge
-from slides.models import ARCHIVE_SUFFIX, Slide, Upload
+from slides.models import ARCHIVE_SUFFIX, Upload
 from slides.upload_turns import Turn, forget_turns, turn
 from slides.wsi import archives
 from slides.wsi.slide_files import NEEDS_OTHER_FILES
@@ -140,9 +140,7 @@ def _one_at_a_time() -> None:
 
 def quota_left(owner: User) -> int:
     """Bytes that the person may still store: beside what is stored and what is under way. Never negative."""
-    stored = Slide.objects.present().filter(created_by=owner, imported_in_place=False).aggregate(n=Sum("size_bytes"))
-    promised = Upload.objects.filter(state=UploadState.RECEIVING, owner=owner).aggregate(n=Sum("length"))
-    return max(0, settings.UPLOAD_QUOTA_BYTES - (stored["n"] or 0) - (promised["n"] or 0))
+    return max(0, settings.UPLOAD_QUOTA_BYTES - ingest.quota_used(owner))
 
 
 def _check_space(*, owner: User, length: int, on_disk: int) -> None:

@@ -310,8 +310,10 @@ def test_a_change_of_any_of_its_files_is_seen(commits: Any, mirax: Slide, operat
         (folder / "Data0001.dat").write_bytes(b"")
     else:
         (folder / "Index.dat").unlink()
-    ingest.retry(slide_id=mirax.pk, actor=operator)
-    assert prepared(mirax, commits).reason_code == "source_changed"
+    job = ingest.retry(slide_id=mirax.pk, actor=operator)
+    assert prepared(mirax, commits).store == mirax.store, "the tiles that are there stay in use"
+    job.refresh_from_db()
+    assert (job.state, "no longer the file that was received" in job.error) == ("failed", True)
 
 
 def test_a_companion_that_was_only_touched_is_read_again_and_believed(

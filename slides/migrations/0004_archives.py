@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("slides", "0002_viewing_and_source_time"),
+        ("slides", "0003_tile_check"),
     ]
 
     operations = [
