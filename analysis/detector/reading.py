@@ -21,10 +21,10 @@ from analysis.detector.block_store import Arrays, BlockStore
 from analysis.detector.boxes import MOST_PER_WINDOW, suppress
 from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
 from analysis.detector.engine import Engine
-from analysis.detector.focus import cell_sharpness
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import LARGEST_WINDOW_PX, MAP_MPP, Grid, Window, plan_windows
 from analysis.detector.weights import LoadedModel
+from slides.wsi.focus import cell_sharpness
 from slides.wsi.pixels import Pixels
 
 PROFILES = ("standard", "fast")

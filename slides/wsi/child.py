@@ -75,19 +75,22 @@ def _decode(start: dict[str, Any], requests: int, replies: int, ring: int, *, na
 
 def _close_off(start: dict[str, Any], *, namespaces: bool) -> dict[str, Path]:
     """Take everything away; where slide, output, associated and store are from now on."""
-    outside = {name: Path(start[name]) for name in ("slide", "store", "output", "associated") if start.get(name)}
+    outside = {
+        name: Path(start[name]) for name in ("slide", "store", "checked", "output", "associated") if start.get(name)
+    }
     places = outside
     files = [(Path(name), Path(name)) for name in start["files"]]
     if namespaces:
         places = {name: _SLIDE / path.name if name == "slide" else Path("/") / name for name, path in outside.items()}
         files = [(_SLIDE / path.name, path) for _, path in files]
-    store = [(places["store"], outside["store"])] if "store" in outside else []
+    store = [(places[name], outside[name]) for name in ("store", "checked") if name in outside]
     writable = [(places[name], outside[name]) for name in ("output", "associated") if name in outside]
     view = View((*files, *store), tuple(writable))
     if namespaces:
         isolation.show_only(view, code=_CODE)
     os.environ["TMPDIR"] = str(places.get("output", "/nowhere"))
     os.umask(0o077)
+    os.nice(int(start.get("nice", 0)))
     isolation.limit_resources(**start["limits"])
     isolation.limit_processes()
     isolation.drop_privileges()
@@ -104,14 +107,22 @@ def _run(start: dict[str, Any], places: dict[str, Path], requests: int, replies:
     from slides.wsi.reader import open_slide
 
     override = tuple(start["mpp_override"]) if start.get("mpp_override") else None
-    with open_slide(places["slide"], mpp_override=override, store=places.get("store")) as reader:
+    with open_slide(
+        places["slide"], mpp_override=override, store=places.get("store"), checked=places.get("checked")
+    ) as reader:
         if start["task"] == "describe":
             described = {"properties": reader.properties.to_json(), "store": reader.store_plan.to_json()}
             messages.send(replies, {"done": described})
         elif start["task"] == "prepare":
             from slides.wsi import preparing  # SciPy takes half a second to load: only where it is used
 
-            made = preparing.prepare_slide(reader, places["output"], places.get("associated"), _progress_to(replies))
+            made = preparing.prepare_slide(
+                reader,
+                places["output"],
+                places.get("associated"),
+                _progress_to(replies),
+                first_look_above=int(start["first_look_above"]),
+            )
             messages.send(replies, {"done": made})
         else:
             messages.send(replies, {"done": {"properties": reader.properties.to_json()}})

@@ -15,6 +15,7 @@ import openslide
 from PIL import Image, ImageCms
 
 from slides.wsi import dicom, tiff_walk
+from slides.wsi.damaged_tiles import DamagedTiles
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import LevelSource, Pixels, Rgb
@@ -60,7 +61,14 @@ class _Opened:
 class SlideReader:
     """A context manager. Coordinates `x0, y0` are pixels of level 0, origin top left of the whole scan."""
 
-    def __init__(self, path: Path, opened: _Opened, *, scale: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        opened: _Opened,
+        *,
+        scale: tuple[float, float] | None = None,
+        damaged: DamagedTiles | None = None,
+    ) -> None:
         self.path = path
         self.properties = opened.properties
         self.source = opened.source
@@ -70,6 +78,7 @@ class SlideReader:
         self._slide = opened.slide
         self._layout = opened.layout
         self._scale = scale
+        self._damaged = damaged
 
     @property
     def store_plan(self) -> StorePlan:
@@ -106,30 +115,12 @@ class SlideReader:
         self, x0: float, y0: float, width_px: int, height_px: int, pixel0_x: float, pixel0_y: float
     ) -> Pixels:
         """As read_at_mpp, with the size of a wanted pixel given in level-0 pixels: needs no scale."""
-        return read_scaled(
+        pixels = read_scaled(
             self.source, x0=x0, y0=y0, width=width_px, height=height_px, pixel0_x=pixel0_x, pixel0_y=pixel0_y
         )
-
-    def thumbnail(self, max_px: int) -> Rgb:
-        """The whole slide with its longer side at most max_px."""
-        return self.overview(max_px).rgb
-
-    def overview(self, max_px: int) -> Pixels:
-        width, height = self.properties.width, self.properties.height
-        pixel0 = max(1.0, max(width, height) / max_px)
-        return self.overview_at(pixel0, pixel0)
-
-    def overview_at(self, pixel0_x: float, pixel0_y: float) -> Pixels:
-        """The whole slide at a given size of pixel (level-0 pixels), put together from strips to bound memory."""
-        width = max(1, round(self.properties.width / pixel0_x))
-        height = max(1, round(self.properties.height / pixel0_y))
-        whole = Pixels.white(width, height)
-        step = max(1, int((1 << 24) / (width * pixel0_x * pixel0_y)))
-        for top in range(0, height, step):
-            rows = min(step, height - top)
-            strip = self.read_at_downsample(0, top * pixel0_y, width, rows, pixel0_x, pixel0_y)
-            whole.rgb[top : top + rows], whole.failed[top : top + rows] = strip.rgb, strip.failed
-        return whole
+        if self._damaged:
+            self._damaged.mark(pixels.failed, x0=x0, y0=y0, pixel0_x=pixel0_x, pixel0_y=pixel0_y)
+        return pixels
 
     def associated_images(self) -> dict[str, Rgb]:
         """Label, macro and thumbnail by name, those that could be read. They may show a patient's name."""
@@ -171,19 +162,24 @@ class SlideReader:
 
 
 def open_slide(
-    path: Path, *, mpp_override: tuple[float, float] | None = None, store: Path | None = None
+    path: Path,
+    *,
+    mpp_override: tuple[float, float] | None = None,
+    store: Path | None = None,
+    checked: Path | None = None,
 ) -> SlideReader:
     """Open a slide file, or the folder of a DICOM series. Raises SlideRefused with the reason.
 
     `store`: the tile store made from this slide; pixels then come from its ready levels, which is much faster for
-    files whose own tiles are not JPEG or whose levels are far apart.
+    files whose own tiles are not JPEG or whose levels are far apart. `checked`: the tile store, for its list of damaged
+    tiles alone.
     """
     path = Path(path)
     opened = _open(path)
     if store is not None:
         opened.source.close()
         opened = replace(opened, source=_store_source(store, path))
-    return SlideReader(path, opened, scale=mpp_override)
+    return SlideReader(path, opened, scale=mpp_override, damaged=DamagedTiles.of_store(checked) if checked else None)
 
 
 def _store_source(folder: Path, slide_file: Path) -> JpegTileSource:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import LevelSource, Pixels
 
+_PIECE_PIXELS = 1 << 24
 _BLOCK = 32  # outputs at a time: the band of weights is narrow, so small dense products waste little
 
 
@@ -33,6 +34,22 @@ def read_scaled(
     if across.identity and down.identity:
         return pixels
     return Pixels(_resampled(pixels.rgb, across, down), _failed(pixels.failed, across, down))
+
+
+def overview_of(source: LevelSource, pixel0_x: float, pixel0_y: float) -> Pixels:
+    """The whole slide at a given size of pixel (level-0 pixels), put together from pieces to bound memory."""
+    level0 = source.levels[0]
+    width, height = max(1, round(level0.width / pixel0_x)), max(1, round(level0.height / pixel0_y))
+    whole = Pixels.white(width, height)
+    read = level_for(source.levels, min(pixel0_x, pixel0_y)).downsample
+    rows = max(1, int(_PIECE_PIXELS / (width * (pixel0_x / read) * (pixel0_y / read))))
+    for top in range(0, height, rows):
+        count = min(rows, height - top)
+        strip = read_scaled(
+            source, x0=0, y0=top * pixel0_y, width=width, height=count, pixel0_x=pixel0_x, pixel0_y=pixel0_y
+        )
+        whole.rgb[top : top + count], whole.failed[top : top + count] = strip.rgb, strip.failed
+    return whole
 
 
 class _Axis:

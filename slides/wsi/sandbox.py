@@ -20,6 +20,7 @@ from slides.wsi.errors import NoScale, RefusalCode, SlideRefused, WsiError
 from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
 from slides.wsi.pixels import Pixels
 from slides.wsi.properties import ScaleState, SlideProperties
+from slides.wsi.quality import Quality
 from slides.wsi.slide_files import files_of
 from slides.wsi.store_plan import StorePlan
 
@@ -28,6 +29,8 @@ _LARGEST_IMAGE_BYTES = 64 << 20
 _ASSOCIATED = ("label", "macro")
 _MOST_AHEAD = 32
 _PARTING_SECONDS = 2.0
+_NEVER = 1 << 62
+_BACKGROUND_NICE = 10
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
                 "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}  # fmt: skip
 
@@ -62,20 +65,18 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Tissue:
-    """`mm2` is None where the scale is not known; `fraction` of the whole scan, 0..1."""
-
-    mm2: float | None
-    fraction: float
-
-
-@dataclass(frozen=True, slots=True)
 class PreparedSlide:
+    """`checked`: every tile was decoded, the counts hold for the whole slide, and the low levels are made.
+
+    False: a first look on the levels of the file itself; to be prepared once more without `first_look_above`.
+    """
+
     properties: SlideProperties
     store: StorePlan
     tile_store: Path
     thumbnail: Path
-    tissue: Tissue
+    quality: Quality
+    checked: bool
     missing_tiles: int
     corrupt_tiles: int
     associated: dict[str, Path]
@@ -93,15 +94,25 @@ def prepare(
     path: Path,
     output_dir: Path,
     *,
-    associated_dir: Path,
+    associated_dir: Path | None,
+    first_look_above: int | None = None,
+    in_background: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     on_progress: OnProgress = lambda stage, fraction: None,
 ) -> PreparedSlide:
     """Make the tile store and thumbnail of a slide in `output_dir`, label and macro in `associated_dir`.
 
-    Both folders must exist. Raises SlideRefused; what was written until then is left for the caller to remove.
+    Both folders must exist. `first_look_above`: a slide of more pixels is only made viewable, where that is possible
+    (PreparedSlide.checked). `in_background`: at low priority for the processor. Raises SlideRefused; what was written
+    until then is left for the caller to remove.
     """
-    start = {"task": "prepare", "output": str(output_dir.resolve()), "associated": str(associated_dir.resolve())}
+    start = {
+        "task": "prepare",
+        "output": str(output_dir.resolve()),
+        "associated": str(associated_dir.resolve()) if associated_dir else None,
+        "first_look_above": _NEVER if first_look_above is None else first_look_above,
+        "nice": _BACKGROUND_NICE if in_background else 0,
+    }
     with _Child(start, path, limits=limits) as child:
         answer = child.answer(seconds=limits.prepare_seconds, on_progress=on_progress)
     prepared = _believed(lambda said: _prepared_from(said, output_dir, associated_dir), answer)
@@ -114,21 +125,37 @@ def open_pixels(
     *,
     mpp_override: tuple[float, float] | None = None,
     store: Path | None = None,
+    checked: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> "PixelSource":
-    """Pixels of a slide, decoded in a child. `store`: its tile store, when there is one, is read instead: faster."""
-    return PixelSource(path, mpp_override=mpp_override, store=store, limits=limits)
+    """Pixels of a slide, decoded in a child. `store`: its tile store, when there is one, is read instead: faster.
+
+    `checked`: its tile store, only for what it says of damaged tiles: pixels over a tile of full resolution that is
+    damaged are `failed` also where a coarser level of the file could be read.
+    """
+    return PixelSource(path, mpp_override=mpp_override, store=store, checked=checked, limits=limits)
 
 
 class PixelSource:
     """A context manager. `mpp_x`, `mpp_y` are the override, else the file's own where they are plausible, else None."""
 
     def __init__(
-        self, path: Path, *, mpp_override: tuple[float, float] | None, store: Path | None, limits: Limits
+        self,
+        path: Path,
+        *,
+        mpp_override: tuple[float, float] | None,
+        store: Path | None,
+        checked: Path | None,
+        limits: Limits,
     ) -> None:
         self._limits = limits
         self._ring = PixelRing(limits.ring_bytes)
-        start = {"task": "pixels", "mpp_override": mpp_override, "store": str(store.resolve()) if store else None}
+        start = {
+            "task": "pixels",
+            "mpp_override": mpp_override,
+            "store": str(store.resolve()) if store else None,
+            "checked": str(checked.resolve()) if checked else None,
+        }
         self._child = _Child(start, path, limits=limits, ring=self._ring)
         self._planned: Iterator[ReadRequest] = iter(())
         self._waiting: ReadRequest | None = None
@@ -452,11 +479,9 @@ def _plan_from(answer: Mapping[str, Any]) -> StorePlan:
     return StorePlan.from_json(answer["store"])
 
 
-def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path) -> PreparedSlide:
-    mm2, fraction = answer["tissue"]["mm2"], float(answer["tissue"]["fraction"])
-    if not 0 <= fraction <= 1 or not (mm2 is None or 0 <= float(mm2) < 1e6):
-        raise ValueError("impossible tissue area")
-    images = {name: associated / f"{name}.png" for name in _ASSOCIATED if name in answer["associated"]}
+def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path | None) -> PreparedSlide:
+    names = [name for name in _ASSOCIATED if name in answer["associated"]]
+    images = {name: associated / f"{name}.png" for name in names} if associated else {}
     thumbnail = output / "thumbnail.jpg"
     for image in (thumbnail, *images.values()):
         if image.is_symlink() or not image.is_file() or image.stat().st_size > _LARGEST_IMAGE_BYTES:
@@ -466,7 +491,8 @@ def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path) ->
         store=_plan_from(answer),
         tile_store=output,
         thumbnail=thumbnail,
-        tissue=Tissue(None if mm2 is None else float(mm2), fraction),
+        quality=Quality.from_json(answer["quality"]),
+        checked=answer["checked"] is True,
         missing_tiles=int(answer["missing_tiles"]),
         corrupt_tiles=int(answer["corrupt_tiles"]),
         associated=images,

@@ -1,7 +1,7 @@
 """Index the JPEG tiles of a TIFF file where they lie, if they can be served as they are."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,13 +9,10 @@ import simplejpeg
 
 from slides.wsi import tiff_walk, tile_store
 from slides.wsi.geometry import Level
-from slides.wsi.jpeg_stream import EOI, NotJpeg, parse_frame, splice_header
+from slides.wsi.jpeg_stream import NotJpeg, parse_frame, splice_header
 from slides.wsi.pixels import Rgb
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_store import TILE_RECORD, Records, TileIndex
-
-DECODE_ALL_UP_TO = 20_000
-"""Tiles of a level are all decoded up to this count; above it their structure is checked."""
 
 HEAD_BYTES = 2048
 """Enough for the headers of an abbreviated tile; tiles that carry long comments are read whole."""
@@ -146,17 +143,6 @@ def only_levels(index: TileIndex, kept: Sequence[int]) -> TileIndex:
     sizes = np.cumsum([0, *(table.size for table in tables)])
     levels = tuple(replace(index.levels[level], index=number) for number, level in enumerate(kept))
     return TileIndex(levels, tuple(int(size) for size in sizes[:-1]), np.concatenate(tables), index.headers)
-
-
-def scan_structure(descriptor: int, records: Records, *, on_fraction: Callable[[float], None]) -> None:
-    """Flag tiles that do not end as a JPEG ends (an end marker, before any padding)."""
-    for done, number in enumerate(np.flatnonzero(records["flag"] == tile_store.OK)):
-        offset, length = int(records["offset"][number]), int(records["length"][number])
-        tail = os.pread(descriptor, min(length, 64), offset + length - min(length, 64))
-        if EOI not in tail:
-            records["flag"][number] = tile_store.CORRUPT
-        if done % 4096 == 0:
-            on_fraction(done / records.size)
 
 
 def hatched(width: int, height: int) -> Rgb:

@@ -27,6 +27,12 @@ def tissue_mask(rgb: Rgb, um_per_px: float) -> Mask:
     return _joined(stained, um_per_px)
 
 
+def ink_mask(rgb: Rgb) -> Mask:
+    """bool (H, W), true on pen ink. `rgb` as for tissue_mask."""
+    white = _background(rgb)
+    return _in_bands(rgb, _REACH_PX, lambda band: _ink(_smooth_density(band, white)))
+
+
 def _in_bands(image: npt.NDArray[Any], reach: int, act: Callable[[npt.NDArray[Any]], Mask]) -> Mask:
     """`act` on some rows at a time, with `reach` more on both sides, further than it looks: the same in little memory."""
     parts = []
@@ -37,11 +43,16 @@ def _in_bands(image: npt.NDArray[Any], reach: int, act: Callable[[npt.NDArray[An
 
 
 def _stained(rgb: Rgb, white: npt.NDArray[np.float32]) -> Mask:
-    smooth = ndi.uniform_filter(_optical_density(rgb, white), size=(3, 3, 1))
+    smooth = _smooth_density(rgb, white)
     stained = (smooth[..., 1] > _FAINTEST_OD) & (smooth[..., 1] >= 0.8 * smooth[..., 0])
     stained |= smooth.max(axis=2) > 2 * _FAINTEST_OD
     mask: Mask = stained & ~_ink(smooth)
     return mask
+
+
+def _smooth_density(rgb: Rgb, white: npt.NDArray[np.float32]) -> np.ndarray:
+    smooth: np.ndarray = ndi.uniform_filter(_optical_density(rgb, white), size=(3, 3, 1))
+    return smooth
 
 
 def _background(rgb: Rgb) -> npt.NDArray[np.float32]:
