@@ -7,6 +7,7 @@ Where the tiles are baseline JPEG, pixels are read from them directly, whichever
 import io
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from slides.wsi import dicom, tiff_walk
 from slides.wsi.damaged_tiles import DamagedTiles
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
 from slides.wsi.geometry import Level
+from slides.wsi.level_check import KeptLevels
 from slides.wsi.pixels import LevelSource, Pixels, Rgb
 from slides.wsi.properties import (
     NO_SCALE,
@@ -42,6 +44,8 @@ from slides.wsi.tile_store import PASS_THROUGH, load_index
 LARGEST_ICC_BYTES = 4 << 20
 LARGEST_ASSOCIATED_PIXELS = 64_000_000
 _PLAIN_TILED = {"aperio", "generic-tiff", "philips"}  # OpenSlide vendors whose tiles neither overlap nor move
+_READ_AS_PLAIN_TIFF = {None, "generic-tiff", "aperio"}
+"""Where OpenSlide fails on another vendor's file, its tiles may overlap or lie elsewhere: a plain reader would be wrong."""
 _NEEDS_FOLDER = {".mrxs": "its folder of the same name", ".vms": "the files it lists", ".vmu": "the files it lists"}
 
 
@@ -132,10 +136,18 @@ class SlideReader:
         return images
 
     def _associated(self, name: str) -> Rgb | None:
-        if self._slide is not None and name in self._slide.associated_images:
+        if self._slide is not None and name in set(self._slide.associated_images):
+            said = self._slide.properties
+            size = [
+                positive_number(said.get(f"openslide.associated.{name}.{side}", "")) for side in ("width", "height")
+            ]
+            if (size[0] or 0) * (size[1] or 0) > LARGEST_ASSOCIATED_PIXELS:
+                return None
             try:
                 return on_white(np.asarray(self._slide.associated_images[name]))
             except openslide.OpenSlideError:
+                self._slide.close()  # it is lost after an error
+                self._slide = openslide.OpenSlide(self.path)
                 return None
         directory = label_and_macro(self._layout).get(name) if self._layout else None
         if directory is None or directory.width * directory.height > LARGEST_ASSOCIATED_PIXELS:
@@ -148,6 +160,17 @@ class SlideReader:
             return source.read_level(0, 0, 0, directory.width, directory.height).rgb
         finally:
             source.close()
+
+    def leave_out_levels(self, numbers: Collection[int]) -> None:
+        """As if the file did not have these levels: they show something else than its full resolution."""
+        if not numbers:
+            return
+        kept = [level.index for level in self.source.levels if level.index not in numbers]
+        if isinstance(self.source, JpegTileSource):
+            self.source = self.source.only(kept)
+        else:
+            self.source = KeptLevels(self.source, kept)
+        self.properties = replace(self.properties, levels=self.source.levels)
 
     def close(self) -> None:
         self.source.close()
@@ -179,7 +202,11 @@ def open_slide(
     if store is not None:
         opened.source.close()
         opened = replace(opened, source=_store_source(store, path))
-    return SlideReader(path, opened, scale=mpp_override, damaged=DamagedTiles.of_store(checked) if checked else None)
+    damaged = DamagedTiles.of_store(checked) if checked else None
+    reader = SlideReader(path, opened, scale=mpp_override, damaged=damaged)
+    if damaged:
+        reader.leave_out_levels(damaged.levels_left_out)
+    return reader
 
 
 def _store_source(folder: Path, slide_file: Path) -> JpegTileSource:
@@ -193,8 +220,9 @@ def _store_source(folder: Path, slide_file: Path) -> JpegTileSource:
 
 def _open(path: Path) -> _Opened:
     path = _file_of(path)
-    if path.suffix.lower() in (".dcm", "") and dicom.is_dicom(path):
+    if dicom.is_dicom(path):  # also where its preamble makes it a TIFF at the same time
         dicom.check(path)
+        return _open_other(path)
     if not tiff_walk.is_tiff(path):
         return _open_other(path)
     layout = tiff_walk.walk(path)
@@ -202,6 +230,8 @@ def _open(path: Path) -> _Opened:
     try:
         slide = OpenSlideSource(path)
     except openslide.OpenSlideError as error:
+        if openslide.OpenSlide.detect_format(path) not in _READ_AS_PLAIN_TIFF:
+            raise _refused_by_openslide(path, str(error)) from error
         return _open_tiff(path, layout, openslide_said=str(error))
     if _openslide_sees_less(slide, layout):
         slide.close()
@@ -213,7 +243,9 @@ def _openslide_sees_less(source: OpenSlideSource, layout: tiff_walk.TiffLayout) 
     """OME-TIFF: its lower levels and its pixel size lie where OpenSlide's plain TIFF reader does not look."""
     if source.slide.properties.get("openslide.vendor") != "generic-tiff":
         return False
-    return "<OME" in layout.main[0].description[:4000] or len(levels_of(layout)) > len(source.levels)
+    if (layout.image.width, layout.image.height) != source.slide.dimensions:
+        return True
+    return "<OME" in layout.image.description[:4000] or len(levels_of(layout)) > len(source.levels)
 
 
 def _file_of(path: Path) -> Path:
@@ -238,8 +270,9 @@ def _open_other(path: Path) -> _Opened:
     """Not TIFF: what OpenSlide knows, then large_image."""
     try:
         return _described_by_openslide(path, OpenSlideSource(path), None)
-    except openslide.OpenSlideUnsupportedFormatError:
-        pass
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        if path.suffix.lower() in _NEEDS_FOLDER:
+            raise _refused_by_openslide(path, str(error)) from error
     except openslide.OpenSlideError as error:
         raise _refused_by_openslide(path, str(error)) from error
     return _open_with_large_image(path, said="")
@@ -283,7 +316,7 @@ def _described_by_openslide(path: Path, source: OpenSlideSource, layout: tiff_wa
     said = dict(source.slide.properties)
     vendor = said.get("openslide.vendor", "unknown")
     tiff_levels = _matching_levels(layout, source) if layout is not None and vendor in _PLAIN_TILED else ()
-    orientation = layout.main[0].orientation if layout is not None and vendor == "generic-tiff" else 1
+    orientation = layout.image.orientation if layout is not None and vendor == "generic-tiff" else 1
     icc = _icc_of(source.slide)
     associated = tuple(sorted(set(source.slide.associated_images) | set(label_and_macro(layout) if layout else ())))
     scale = scale_of(said)
@@ -316,8 +349,8 @@ def _matching_levels(layout: tiff_walk.TiffLayout, source: OpenSlideSource) -> t
     OpenSlide may show more: padded last levels of one tile that have the size of the level before.
     """
     levels = levels_of(layout)
-    shown = set(source.slide.level_dimensions)
-    return levels if {(each.directory.width, each.directory.height) for each in levels} == shown else ()
+    shown = {(level.width, level.height) for level in source.levels}
+    return levels if {(each.level.width, each.level.height) for each in levels} == shown else ()
 
 
 def _fast_source(
@@ -337,11 +370,13 @@ def _fast_source(
 
 def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str) -> _Opened:
     """A TIFF that OpenSlide does not take: flat, in strips, OME."""
-    first = layout.main[0]
+    first = layout.image
     levels = levels_of(layout)
     try:
         slow: LevelSource = TiffSource(path, levels)
-    except (ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 tifffile raises what its parsing runs into; all mean "cannot be read"
         return _open_with_large_image(path, said=f"{error}; {openslide_said}")
     source, pass_through = _fast_source(path, slow, levels, "TIFF")
     if first.orientation != 1:
@@ -378,12 +413,13 @@ def _icc_of(slide: openslide.OpenSlide) -> bytes:
 
 
 def _usable_icc(data: bytes) -> bytes:
-    """A monstrous or unreadable colour profile is left out: that changes colours slightly and nothing else."""
+    """A monstrous or unusable colour profile is left out: that changes colours slightly and nothing else."""
     if not 0 < len(data) <= LARGEST_ICC_BYTES:
         return b""
     try:
-        ImageCms.ImageCmsProfile(io.BytesIO(data))
-    except (ImageCms.PyCMSError, OSError):
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
         return b""
     return data
 

@@ -9,7 +9,7 @@ import simplejpeg
 
 from slides.wsi import tiff_walk, tile_store
 from slides.wsi.geometry import Level
-from slides.wsi.jpeg_stream import NotJpeg, parse_frame, splice_header
+from slides.wsi.jpeg_stream import SOI, NotJpeg, parse_frame, splice_header
 from slides.wsi.pixels import Rgb
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_store import TILE_RECORD, Records, TileIndex
@@ -80,11 +80,17 @@ def index_tiles(descriptor: int, levels: Sequence[TiffLevel], *, file: int, head
     for tiff_level in levels:
         directory = tiff_level.directory
         rgb = directory.samples == 3 and directory.photometric == tiff_walk.RGB
-        header = splice_header(directory.raw(tiff_walk.JPEG_TABLES), rgb=rgb)
+        try:
+            header, broken = splice_header(directory.raw(tiff_walk.JPEG_TABLES), rgb=rgb), False
+        except NotJpeg:
+            header, broken = SOI, True
         if header not in headers:
             headers.append(header)
         first_tile.append(sum(table.size for table in tables))
-        tables.append(_records(descriptor, tiff_level, file=file, header=header_offset + headers.index(header)))
+        records = _records(descriptor, tiff_level, file=file, header=header_offset + headers.index(header))
+        if broken:  # without its tables no tile can be decoded
+            records["flag"][records["flag"] == tile_store.OK] = tile_store.CORRUPT
+        tables.append(records)
     return TileIndex(tuple(each.level for each in levels), tuple(first_tile), np.concatenate(tables), tuple(headers))
 
 

@@ -15,11 +15,16 @@ import simplejpeg
 import tifffile
 from PIL import Image, ImageCms
 
+from slides.wsi.jpeg_stream import split_tables
+
 from ..wsi.made_slides import Rgb, halved, tissue_picture
 from . import dicom_files, vendor_files
+from .tiff_edit import TiffEditor
 
 WIDTH, HEIGHT, TILE = 600, 500, 128
-APERIO = "Aperio Image Library v12.0.0\r\n{width}x{height} [0,0 {width}x{height}] (128x128) {codec}|AppMag = 20|MPP = 0.5"
+APERIO = (
+    "Aperio Image Library v12.0.0\r\n{width}x{height} [0,0 {width}x{height}] (128x128) {codec}|AppMag = 20|MPP = 0.5"
+)
 Base = Callable[[Path], Path]
 BASES: dict[str, Base] = {}
 
@@ -42,7 +47,9 @@ def base(name: str) -> Callable[[Base], Base]:
     return register
 
 
-def _write(path: Path, levels: int = 3, *, first: Rgb | None = None, file: dict[str, Any] | None = None, **page: Any) -> Path:
+def _write(
+    path: Path, levels: int = 3, *, first: Rgb | None = None, file: dict[str, Any] | None = None, **page: Any
+) -> Path:
     """A pyramid in main directories. `page`: options of tifffile for every level."""
     options = {
         "photometric": "rgb", "tile": (TILE, TILE), "metadata": None, "resolution": (20000, 20000),
@@ -60,7 +67,27 @@ JPEG = {"compression": "jpeg", "compressionargs": {"level": 92}, "subsampling": 
 RGB_JPEG = {"compression": "jpeg", "compressionargs": {"level": 92, "outcolorspace": "rgb"}, "subsampling": (1, 1)}
 
 
+def _with_shared_tables(path: Path, *ifds: str) -> Path:
+    """Each directory's JPEG tables in one place, as scanners write them; tifffile writes them into each tile."""
+    tiff = TiffEditor(path.read_bytes())
+    for ifd in ifds:
+        offsets, counts = tiff.segment_tags(ifd)
+        tables = b""
+        for number, (place, size) in enumerate(zip(tiff.values(ifd, offsets), tiff.values(ifd, counts), strict=True)):
+            tables, tile = split_tables(bytes(tiff.data[place : place + size]))
+            tiff.data[place : place + size] = tile.ljust(size, b"\0")
+            tiff.set_value(ifd, counts, number, len(tile))
+        tiff.set_tag(ifd, "JPEGTables", tables, type="UNDEFINED")
+    path.write_bytes(bytes(tiff.data))
+    return path
+
+
 @base("tiff-jpeg")
+def _(folder: Path) -> Path:
+    return _with_shared_tables(_write(folder / "slide.tif", **JPEG), "0", "1", "2")
+
+
+@base("tiff-jpeg-own-tables")
 def _(folder: Path) -> Path:
     return _write(folder / "slide.tif", **JPEG)
 
@@ -234,12 +261,12 @@ def _aperio(path: Path, codec: str, level_0: Rgb | None = None, **options: Any) 
 
 @base("svs")
 def _(folder: Path) -> Path:
-    return _aperio(folder / "slide.svs", "JPEG/RGB Q=90", **RGB_JPEG)
+    return _with_shared_tables(_aperio(folder / "slide.svs", "JPEG/RGB Q=90", **RGB_JPEG), "0", "2")
 
 
 @base("svs-ycbcr")
 def _(folder: Path) -> Path:
-    return _aperio(folder / "slide.svs", "JPEG/YCC Q=90", **JPEG)
+    return _with_shared_tables(_aperio(folder / "slide.svs", "JPEG/YCC Q=90", **JPEG), "0", "2")
 
 
 @base("svs-jp2k-33005")
@@ -252,7 +279,10 @@ def _(folder: Path) -> Path:
 def _(folder: Path) -> Path:
     """The three components hold Y, Cb, Cr and no colour transform says so."""
     ycbcr = np.asarray(Image.fromarray(picture()).convert("YCbCr"))
-    options = {"compression": "aperio_jp2000_ycbc", "compressionargs": {"level": 45, "codecformat": "j2k", "mct": False}}
+    options = {
+        "compression": "aperio_jp2000_ycbc",
+        "compressionargs": {"level": 45, "codecformat": "j2k", "mct": False},
+    }
     return _aperio(folder / "slide.svs", "J2K/YUV16 Q=70", ycbcr, **options)
 
 

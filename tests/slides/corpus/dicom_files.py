@@ -121,7 +121,9 @@ def write_instance(
         if said is not None:
             facts[tag] = said
     if encapsulated:
-        jpegs = [bytes(simplejpeg.encode_jpeg(tile, quality=92, colorspace="RGB", colorsubsampling="422")) for tile in tiles]
+        jpegs = [
+            bytes(simplejpeg.encode_jpeg(tile, quality=92, colorspace="RGB", colorsubsampling="422")) for tile in tiles
+        ]
         jpegs = jpegs[: len(jpegs) - drop_frames]
         if spoil_frame is not None:
             jpegs[spoil_frame] = b"\0" * len(jpegs[spoil_frame])

@@ -92,9 +92,7 @@ def write_bif(path: Path, rgb: Rgb) -> Path:
         for first, second, direction in joints
         if direction != "LEFT"
     )
-    scan = (
-        '<iScan AppVersion="made" Magnification="20" ScanRes="0.5" Z-layers="1" ScannerModel="VENTANA iScan HT"></iScan>'
-    )
+    scan = '<iScan AppVersion="made" Magnification="20" ScanRes="0.5" Z-layers="1" ScannerModel="VENTANA iScan HT"></iScan>'
     level_0 = (
         f'<EncodeInfo Ver="2"><SlideStitchInfo><ImageInfo AOIScanned="1" AOIIndex="0" NumRows="{rows}" NumCols="{columns}" '
         f'Width="{TILE}" Height="{TILE}" Pos-X="0" Pos-Y="0">{right}</ImageInfo></SlideStitchInfo>'
@@ -143,11 +141,15 @@ def write_ndpi(path: Path, rgb: Rgb) -> Path:
 
 def write_vms(path: Path, rgb: Rgb) -> Path:
     """One JPEG and a map of it, named by a key file."""
-    Image.fromarray(padded_to(rgb, 16)).save(
-        path.parent / "slide.jpg", quality=92, subsampling=0, restart_marker_blocks=10
-    )  # without restart markers OpenSlide does not take it
-    (path.parent / "slide_map2.jpg").write_bytes(jpeg_of(halved(halved(padded_to(rgb, 16)))))
-    height, width = rgb.shape[:2]
+    whole = padded_to(rgb, 16)
+    Image.fromarray(whole).save(
+        path.parent / "slide.jpg", quality=92, subsampling=0, restart_marker_blocks=whole.shape[1] // 8
+    )  # without a restart marker after each row OpenSlide does not take it
+    small = halved(halved(padded_to(rgb, 64)))
+    Image.fromarray(small).save(
+        path.parent / "slide_map2.jpg", quality=92, subsampling=0, restart_marker_blocks=small.shape[1] // 8
+    )
+    height, width = whole.shape[:2]
     path.write_text(
         "[Virtual Microscope Specimen]\nNoLayers=1\nNoJpegColumns=1\nNoJpegRows=1\nImageFile=slide.jpg\n"
         f"MapFile=slide_map2.jpg\nPhysicalWidth={width * 500}\nPhysicalHeight={height * 500}\nSourceLens=20\n"
