@@ -15,6 +15,16 @@ _SCALE_WORDS = {
 }
 
 
+_OWN_READER = ("tiff", "ome-tiff")
+
+
+def opened_by(format_: str) -> str:
+    """The reader that described a file of this SlideProperties.format."""
+    if format_ in _OWN_READER:
+        return "own TIFF reader"
+    return "large_image" if format_ == "large_image" else "OpenSlide"
+
+
 def describe_in_words(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """Never raises for a bad file: `state` is then quarantined, with `code` and `reason`."""
     try:
@@ -31,6 +41,7 @@ def _ready(description: Description) -> dict[str, Any]:
         "state": READY,
         "reason": _SCALE_WORDS[ScaleState(properties.scale_state)],
         "format": properties.format,
+        "opened_by": opened_by(properties.format),
         "vendor": properties.vendor,
         "width": properties.width,
         "height": properties.height,

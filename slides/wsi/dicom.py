@@ -44,6 +44,13 @@ def check(path: Path) -> None:
         )
 
 
+def _check_member(path: Path, *, frames: str) -> None:
+    try:
+        _check_whole(path, frames=frames)
+    except SlideRefused as refused:
+        raise SlideRefused(refused.code, f"{path.name}: {refused.message}") from refused
+
+
 def _check_whole(path: Path, *, frames: str) -> None:
     """Raises SlideRefused (truncated, incomplete) when the file ends before its pixel data do."""
     with path.open("rb") as file:
@@ -147,8 +154,14 @@ def _damaged() -> SlideRefused:
 
 
 def check_series(members: Iterable[Path]) -> None:
-    """Raises SlideRefused when a folder holds more than one series: each would be a slide of its own."""
-    series = {_elements(member).get(_SERIES, "") for member in members if is_dicom(member)}
+    """Raises SlideRefused when a file is cut, or the folder holds more than one series: each would be a slide of its own."""
+    series = set()
+    for member in members:
+        if is_dicom(member):
+            elements = _elements(member)
+            series.add(elements.get(_SERIES, ""))
+            if elements.get(_SYNTAX, "").startswith(_EXPLICIT_LITTLE):
+                _check_member(member, frames=elements.get(_FRAMES, ""))
     if len(series) > 1:
         raise SlideRefused(
             RefusalCode.UNSUPPORTED_FORMAT,

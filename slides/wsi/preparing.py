@@ -50,6 +50,7 @@ def prepare_slide(
     started = time.monotonic()
     plan = slide.store_plan
     checked = not _can_have_first_look(slide, plan, first_look_above)
+    check_some_is_readable(slide.source, _native(slide).index.of_level(0) if plan.kind == PASS_THROUGH else None)
     left_out: tuple[int, ...] = ()
     if checked:
         left_out = levels_of_another_picture(slide.source)

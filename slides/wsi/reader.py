@@ -5,6 +5,7 @@ Where the tiles are baseline JPEG, pixels are read from them directly, whichever
 """
 
 import io
+import math
 import os
 import re
 from collections.abc import Collection
@@ -19,8 +20,9 @@ from slides.wsi import dicom, tiff_walk
 from slides.wsi.damaged_tiles import DamagedTiles
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
 from slides.wsi.geometry import Level
+from slides.wsi.jpeg_stream import EOI
 from slides.wsi.level_check import KeptLevels
-from slides.wsi.pixels import LevelSource, Pixels, Rgb
+from slides.wsi.pixels import LevelSource, Mask, Pixels, Rgb
 from slides.wsi.properties import (
     NO_SCALE,
     Scale,
@@ -30,6 +32,7 @@ from slides.wsi.properties import (
     positive_number,
 )
 from slides.wsi.resample import read_scaled
+from slides.wsi.slide_files import files_of
 from slides.wsi.source_jpeg_tiles import JpegTileSource
 from slides.wsi.source_large_image import LargeImageSource
 from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
@@ -43,6 +46,9 @@ from slides.wsi.tile_store import PASS_THROUGH, load_index
 
 LARGEST_ICC_BYTES = 4 << 20
 LARGEST_ASSOCIATED_PIXELS = 64_000_000
+_LARGEST_SLIDEDAT = 1 << 20
+_MOST_LOOKED_AT = 2000
+_EVEN = 16  # grey levels between bright and dark of an area without anything on it
 _PLAIN_TILED = {"aperio", "generic-tiff", "philips"}  # OpenSlide vendors whose tiles neither overlap nor move
 _READ_AS_PLAIN_TIFF = {None, "generic-tiff", "aperio"}
 """Where OpenSlide fails on another vendor's file, its tiles may overlap or lie elsewhere: a plain reader would be wrong."""
@@ -230,22 +236,23 @@ def _open(path: Path) -> _Opened:
     try:
         slide = OpenSlideSource(path)
     except openslide.OpenSlideError as error:
-        if openslide.OpenSlide.detect_format(path) not in _READ_AS_PLAIN_TIFF:
+        if layout.ndpi or openslide.OpenSlide.detect_format(path) not in _READ_AS_PLAIN_TIFF:
             raise _refused_by_openslide(path, str(error)) from error
         return _open_tiff(path, layout, openslide_said=str(error))
-    if _openslide_sees_less(slide, layout):
+    if _openslide_sees_otherwise(slide, layout):
         slide.close()
         return _open_tiff(path, layout, openslide_said="")
     return _described_by_openslide(path, slide, layout)
 
 
-def _openslide_sees_less(source: OpenSlideSource, layout: tiff_walk.TiffLayout) -> bool:
-    """OME-TIFF: its lower levels and its pixel size lie where OpenSlide's plain TIFF reader does not look."""
+def _openslide_sees_otherwise(source: OpenSlideSource, layout: tiff_walk.TiffLayout) -> bool:
+    """OpenSlide's plain TIFF reader does not look where OME-TIFF keeps levels and pixel size, and takes any tiled image
+    for a level."""
     if source.slide.properties.get("openslide.vendor") != "generic-tiff":
         return False
     if (layout.image.width, layout.image.height) != source.slide.dimensions:
         return True
-    return "<OME" in layout.image.description[:4000] or len(levels_of(layout)) > len(source.levels)
+    return "<OME" in layout.image.description[:4000] or len(levels_of(layout)) != len(source.levels)
 
 
 def _file_of(path: Path) -> Path:
@@ -268,6 +275,8 @@ def _file_of(path: Path) -> Path:
 
 def _open_other(path: Path) -> _Opened:
     """Not TIFF: what OpenSlide knows, then large_image."""
+    _check_jpeg_companions(path)
+    _check_mirax_size(path)
     try:
         return _described_by_openslide(path, OpenSlideSource(path), None)
     except openslide.OpenSlideUnsupportedFormatError as error:
@@ -276,6 +285,36 @@ def _open_other(path: Path) -> _Opened:
     except openslide.OpenSlideError as error:
         raise _refused_by_openslide(path, str(error)) from error
     return _open_with_large_image(path, said="")
+
+
+def _check_jpeg_companions(path: Path) -> None:
+    """A Hamamatsu VMS slide is a list of JPEG files; of a cut one OpenSlide shows the missing part as grey."""
+    if path.suffix.lower() != ".vms":
+        return
+    for image in files_of(path):
+        if image.suffix.lower() == ".jpg" and EOI not in _last_bytes(image):
+            raise SlideRefused(
+                RefusalCode.TRUNCATED,
+                f"The file {image.name} of the slide is truncated at byte {image.stat().st_size:,}: the copy did not finish. "
+                "Copy the slide with all its files from the scanner again.",
+            )
+
+
+def _check_mirax_size(path: Path) -> None:
+    """OpenSlide walks over as many images as Slidedat.ini names, however many that are."""
+    index = path.with_suffix("") / "Slidedat.ini"
+    if path.suffix.lower() != ".mrxs" or not index.is_file():
+        return
+    with index.open("rb") as file:
+        said = re.findall(rb"^\s*IMAGENUMBER_[XY]\s*=\s*(-?\d+)", file.read(_LARGEST_SLIDEDAT), re.MULTILINE)
+    if math.prod(abs(int(number)) for number in said) > tiff_walk.LARGEST_TILE_COUNT:
+        raise SlideRefused(RefusalCode.TOO_LARGE, "The slide claims more images than any scanner makes. It is damaged.")
+
+
+def _last_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        return file.read()
 
 
 def _refused_by_openslide(path: Path, said: str) -> SlideRefused:
@@ -359,13 +398,48 @@ def _fast_source(
     """Direct JPEG tiles where they are plain baseline JPEG, else the given source."""
     if not tiff_levels:
         return slow, PassThrough(False, f"the tiles of a {vendor} file cannot be served as they are")
+    empty = _empty_tiles(tiff_levels[0])
+    if vendor == "philips" and empty.any():
+        return slow, PassThrough(False, "it leaves out the tiles of bare glass, which must be drawn")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     pass_through = judge_pass_through(descriptor, tiff_levels)
     if not pass_through.possible:
         os.close(descriptor)
+        if isinstance(slow, OpenSlideSource):
+            # Aperio's scanners leave out nothing
+            slow.mark_lost(empty if vendor == "aperio" else _lost_tiles(slow, empty))
         return slow, pass_through
     slow.close()
     return JpegTileSource(index_tiles(descriptor, tiff_levels, file=0), [descriptor]), pass_through
+
+
+def _empty_tiles(tiff_level: TiffLevel) -> Mask:
+    """bool (rows, cols) of the tiles without any data."""
+    level, directory = tiff_level.level, tiff_level.directory
+    if not directory.tiled:
+        return np.zeros((level.rows, level.cols), np.bool_)
+    cols = -(-directory.width // directory.tile_width)
+    rows = -(-directory.height // directory.tile_height)
+    mask: Mask = directory.segments()[1][: rows * cols].reshape(rows, cols)[: level.rows, : level.cols] == 0
+    return mask
+
+
+def _lost_tiles(source: OpenSlideSource, empty: Mask) -> Mask:
+    """Which of the empty tiles of the full resolution were not left out on purpose: a reduced level shows something there.
+
+    Writers leave out tiles of bare glass in all levels alike. Without a reduced level nothing can be told: lost.
+    """
+    if not empty.any() or len(source.levels) == 1:
+        return empty
+    full, reduced = source.levels[0], source.levels[1]
+    lost = empty.copy()
+    for row, col in np.argwhere(empty)[:_MOST_LOOKED_AT]:
+        left, top = col * full.tile_width / reduced.downsample, row * full.tile_height / reduced.downsample
+        size = [max(1, int(side / reduced.downsample) - 4) for side in (full.tile_width, full.tile_height)]
+        shown = source.read_level(reduced.index, int(left) + 2, int(top) + 2, *size).rgb
+        darkest, brightest = np.percentile(shown, (1, 99), axis=(0, 1))
+        lost[row, col] = (brightest - darkest).max() > _EVEN
+    return lost
 
 
 def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str) -> _Opened:

@@ -286,19 +286,19 @@ class _Walk:
             )
         if directory.planar not in (1, 2):
             raise _damaged("its colours are laid out in a way that does not exist")
-        self.check_expansion(directory)
+        self.check_expansion(directory, self.size)
         if directory.tiled:
             self.check_tiles(directory)
         if not self.ndpi:
             self.check_segments(directory)
 
-    def check_expansion(self, directory: TiffDirectory) -> None:
+    def check_expansion(self, directory: TiffDirectory, stored: int) -> None:
         decoded = directory.width * directory.height * directory.samples * max(1, directory.bits // 8)
-        if decoded > max(EXPANSION_LOOKED_AT_ABOVE, self.size * LARGEST_EXPANSION):
+        if decoded > max(EXPANSION_LOOKED_AT_ABOVE, stored * LARGEST_EXPANSION):
             raise SlideRefused(
                 RefusalCode.TOO_LARGE,
-                f"The file of {self.size:,} bytes claims an image of {directory.width:,} x {directory.height:,} pixels, "
-                "more than it can hold. It is damaged or not a slide.",
+                f"The file claims an image of {directory.width:,} x {directory.height:,} pixels in {stored:,} bytes, more "
+                "than they can hold. It is damaged or not a slide.",
             )
 
     def check_tiles(self, directory: TiffDirectory) -> None:
@@ -330,6 +330,8 @@ class _Walk:
         if not directory.tiled:
             self.check_strips(directory, offsets.size)
         present = counts > 0
+        alone = np.unique(offsets[present], return_index=True)[1]  # tiles may share their bytes
+        self.check_expansion(directory, int(counts[present][alone].sum()))
         if directory.compression == UNCOMPRESSED and self.all_too_short(directory, counts[present]):
             raise _damaged("the data of an image are shorter than its size")
         ends = offsets[present] + counts[present]

@@ -53,7 +53,7 @@ def _why_not(tiff_level: TiffLevel) -> str:
 def _why_not_first_tile(descriptor: int, tiff_level: TiffLevel) -> str:
     offsets, counts = tiff_level.directory.segments()
     present = np.flatnonzero(counts)
-    for number in present[:8]:
+    for number in present[np.linspace(0, present.size - 1, min(8, present.size)).astype(int)]:
         try:
             frame = parse_frame(os.pread(descriptor, int(counts[number]), int(offsets[number])))
         except NotJpeg:
@@ -63,7 +63,7 @@ def _why_not_first_tile(descriptor: int, tiff_level: TiffLevel) -> str:
         if (frame.width, frame.height) != (tiff_level.level.tile_width, tiff_level.level.tile_height):
             return "its JPEG tiles are not of the size the file declares"
         return ""
-    return "" if present.size == 0 else "its first tiles are not readable JPEG"
+    return "" if present.size == 0 else "its tiles are not readable JPEG"
 
 
 def compression_name(compression: int) -> str:
@@ -113,7 +113,7 @@ def _skip_own_headers(descriptor: int, records: Records, level: Level) -> None:
     starts = np.zeros(records.size, np.int64)
     alike, start = b"\0", 0  # the headers of tiles are nearly always alike: compare first, parse only what differs
     for number in np.flatnonzero(records["flag"] == tile_store.OK).tolist():
-        if os.pread(descriptor, len(alike), offsets[number]) != alike:
+        if lengths[number] < len(alike) or os.pread(descriptor, len(alike), offsets[number]) != alike:
             alike, start = _head(descriptor, offsets[number], lengths[number], level)
         starts[number] = start
     records["flag"][starts < 0] = tile_store.CORRUPT
@@ -130,7 +130,8 @@ def _head(descriptor: int, offset: int, length: int, level: Level) -> tuple[byte
             frame = parse_frame(data)
         except NotJpeg:
             continue
-        if (frame.width, frame.height, frame.bits) == (level.tile_width, level.tile_height, 8):
+        right_size = (frame.width, frame.height, frame.bits) == (level.tile_width, level.tile_height, 8)
+        if right_size and frame.components in (1, 3):
             return data[: frame.frame_end], frame.body_start
     return b"\0", -1
 

@@ -35,7 +35,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     scale = f"{found['mpp_x']:.4f} x {found['mpp_y']:.4f} um per pixel" if found["mpp_x"] and found["mpp_y"] else "none"
     how = "" if found["tiles"] == "pass_through" else "converted once, because "
     lines = [
-        f"{found['file']}: {found['format']}, {found['width']:,} x {found['height']:,} pixels",
+        f"{found['file']}: {found['format']}, {found['width']:,} x {found['height']:,} pixels, opened by {found['opened_by']}",
         f"Scale: {scale} ({found['scale_state']}, from {found['mpp_source']})",
     ]
     if found["reason"]:

@@ -110,7 +110,10 @@ def _pixels(recipe: Recipe, path: Path, made: sandbox.PreparedSlide, limits: Lim
         for shrink in (1, 2):
             size = min(width, _MOST_READ) // shrink, min(height, _MOST_READ) // shrink
             read = pixels.read_at_mpp(0, 0, *size, MPP * shrink)
-            if bool(read.failed.any()) != some_failed:
+            may_be_coarser = (
+                made.missing_tiles > made.corrupt_tiles and shrink > 1
+            )  # a reduced level may hold the place
+            if bool(read.failed.any()) != some_failed and not may_be_coarser:
                 wrong.append(f"at {MPP * shrink} um {read.failed.mean():.2%} of the pixels count as failed")
             if recipe.expected.get("picture", "same") == "same" and not recipe.base.startswith("ref:"):
                 wrong += _compared(recipe, read.rgb, read.failed, shrink)

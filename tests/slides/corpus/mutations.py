@@ -430,7 +430,7 @@ def jpeg_tables(path: Path, *, how: str, ifds: list[str] | None = None) -> None:
             tables = bytes(tiff.data[place : place + entry.count])
             other = {
                 "empty": lambda: b"\xff\xd8\xff\xd9",
-                "zeros": lambda: bytes(len(tables)),
+                "zeros": lambda tables=tables: bytes(len(tables)),
                 "cut": lambda tables=tables: tables[: len(tables) // 2],
                 "without start": lambda tables=tables: tables[2:],
                 "without end": lambda tables=tables: tables[:-2],

@@ -35,7 +35,7 @@ class WarmStarter:
         )
         theirs.close()
 
-    def Popen(self, command: Sequence[str], **options: Any) -> "WarmChild":  # noqa: N802 the name of the function it stands for
+    def Popen(self, command: Sequence[str], **options: Any) -> "WarmChild":
         numbers = [int(number) for number in command[-4:]]
         read, write = os.pipe()
         message = json.dumps({"numbers": numbers}).encode()
@@ -49,7 +49,9 @@ class WarmStarter:
 
 
 class WarmChild:
-    """As much of subprocess.Popen as the parent's side uses."""
+    """As much of subprocess.Popen as the parent's side uses. `cpu_seconds`: used by all of them so far."""
+
+    cpu_seconds = 0.0
 
     def __init__(self, status: int) -> None:
         self._status = os.fdopen(status, "rb")
@@ -62,7 +64,9 @@ class WarmChild:
 
             if not select.select([self._status], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("child", timeout or 0.0)
-            self.returncode = int(self._status.readline() or -9)
+            code, cpu = (self._status.readline() or b"-9 0").split()
+            self.returncode = int(code)
+            WarmChild.cpu_seconds += float(cpu)
             self._status.close()
         return self.returncode
 
@@ -128,8 +132,9 @@ def _watch(numbers: list[int], descriptors: list[int], main: Any) -> None:
     for descriptor in moved[:-1]:
         os.close(descriptor)
     os.write(moved[-1], f"{pid}\n".encode())
-    ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.write(moved[-1], f"{ended}\n".encode())
+    _, status_word, used = os.wait4(pid, 0)
+    cpu = used.ru_utime + used.ru_stime  # of the warden and, through it, of the decoder
+    os.write(moved[-1], f"{os.waitstatus_to_exitcode(status_word)} {cpu:.3f}\n".encode())
     os._exit(0)
 
 
