@@ -7,7 +7,7 @@ from django.db.models import Q
 
 from accounts.enums import Role
 from accounts.models import User
-from slides.enums import AssociatedKind, Protocol, ScaleState, SlideState, UploadState
+from slides.enums import AssociatedKind, Protocol, ScaleState, SlideState, TileCheck, UploadState
 
 SEES_EVERY_CASE = (Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR)
 
@@ -116,10 +116,23 @@ class Slide(models.Model):
     scanner = models.CharField(max_length=100, blank=True)
     properties = models.JSONField(default=dict, help_text="slides.wsi SlideProperties.")
     store = models.CharField(max_length=32, blank=True, help_text="Name of the current tile store folder.")
+    store_plan = models.JSONField(default=dict, help_text="slides.wsi StorePlan: what its tiles are, and why.")
+    earlier_stores = models.JSONField(
+        default=list, help_text="Names of replaced tile stores that open viewers may still read."
+    )
+    store_since = models.DateTimeField(null=True, help_text="When the current tile store took its place.")
+    tile_check = models.CharField(max_length=10, choices=TileCheck.choices, default=TileCheck.WAITING)
+    tile_check_reason = models.TextField(blank=True, help_text="Why the tiles could not be checked, in words.")
     pass_through = models.BooleanField(null=True)
     tissue_mm2 = models.FloatField(null=True)
     tissue_fraction = models.FloatField(null=True)
-    corrupt_tiles = models.PositiveIntegerField(default=0)
+    corrupt_tiles = models.PositiveIntegerField(
+        default=0, help_text="Of full resolution; final once tile_check is done."
+    )
+    missing_tiles = models.PositiveIntegerField(
+        default=0, help_text="Of full resolution: not stored in the file, or damaged."
+    )
+    quality = models.JSONField(default=dict, help_text="slides.wsi Quality: tissue, ink, blur.")
 
     created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)

@@ -1,4 +1,8 @@
-"""The ingest worker's job: from a file in its place to a slide that is ready, or a reason why not.
+"""The ingest worker's jobs: from a file in its place to a slide that is ready, or a reason why not.
+
+A large slide whose own tiles can be served is ready on the levels of its file within seconds (`prepare`); a second job
+then decodes every tile, makes the overview levels and measures blur, and its store takes the place of the first
+(`check`). Smaller slides, and those that are converted, get all of it in the first job.
 
 Decoding happens in the child process of slides.wsi.sandbox alone; what it made is kept only in the transaction that
 completes the job, and only if the source file is still the one that was received.
@@ -11,6 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 
 from jobs.enums import JobState
@@ -22,12 +27,15 @@ from slides.enums import AssociatedKind, SlideState
 from slides.models import Slide
 from slides.wsi import sandbox
 from slides.wsi.errors import RefusalCode, SlideRefused
+from slides.wsi.sandbox import Limits
 from slides.wsi.tile_store import TileStore
 
 log = logging.getLogger(__name__)
 
 SOURCE_MISSING = "source_missing"
 SOURCE_CHANGED = "source_changed"
+FIRST_LOOK_ABOVE_PIXELS = 2**27
+"""Below this a whole preparation takes few seconds more than a first look, and leaves nothing to be exchanged."""
 _PIECE_BYTES = 8 * 2**20
 # Our own trouble, not the file's: the slide failed and may be tried again as it is.
 _OUR_TROUBLE = (RefusalCode.NO_SPACE,)
@@ -38,28 +46,62 @@ def prepare(job: Job, lease: Lease) -> None:
     slide = Slide.objects.select_related("case", "node").get(pk=job.subject_id)
     if slide.deleted_at is not None:
         raise JobFailed("The slide was deleted.")
-    _begin(lease, slide)
+    _move_to(lease, slide, SlideState.CHECKING)
     try:
         _check_source(slide, lease)
-        prepared = _prepare_files(slide, lease)
+        _move_to(lease, slide, SlideState.PREPARING)
+        prepared = _prepare_files(slide, lease, first_look_above=FIRST_LOOK_ABOVE_PIXELS)
         _check_unchanged(slide)
     except SlideRefused as refused:
-        if refused.code in _OUR_TROUBLE:
+        if refused.code in _OUR_TROUBLE or slide.state == SlideState.READY:
             raise JobFailed(refused.message) from refused
         _end_in_quarantine(lease, slide, code=str(refused.code), reason=refused.message)
         return
     except _NotTheSlide as found:
+        if slide.state == SlideState.READY:
+            raise JobFailed(str(found)) from found
         _end_in_quarantine(lease, slide, code=found.code, reason=str(found))
         return
+    _keep(lease, slide, prepared, ingest.make_ready)
+
+
+def check(job: Job, lease: Lease) -> None:
+    """The handler of CHECK_SLIDE. After a worker's death the next one starts anew: its folder has another name."""
+    slide = Slide.objects.select_related("case", "node").get(pk=job.subject_id)
+    _check_still_wanted(slide, job)
+    _remove_other_stores(slide)  # what a worker that died left behind; it may be large
+    try:
+        _check_unchanged(slide)
+        prepared = _prepare_files(slide, lease, first_look_above=None)
+        _check_unchanged(slide)
+    except (SlideRefused, _NotTheSlide) as found:
+        raise JobFailed(str(found)) from found
+
+    def finish(current: Slide, prepared: ingest.Prepared) -> None:
+        _check_still_wanted(current, job)
+        ingest.finish_check(current, prepared)
+
+    _keep(lease, slide, prepared, finish)
+
+
+def _check_still_wanted(slide: Slide, job: Job) -> None:
+    if slide.deleted_at is not None:
+        raise JobFailed("The slide was deleted.")
+    if slide.store != job.parameters["store"]:
+        raise JobFailed("The slide was prepared again meanwhile.")
+
+
+def _keep(lease: Lease, slide: Slide, prepared: ingest.Prepared, act: Callable[[Slide, ingest.Prepared], None]) -> None:
+    """Result and end of the job in one transaction, or nothing of either."""
     try:
         with transaction.atomic():
             complete(lease=lease)
             slide = ingest.locked(slide.pk)
-            ingest.make_ready(slide, prepared)
+            act(slide, prepared)
     except BaseException:
         shutil.rmtree(slide.folder / prepared.store, ignore_errors=True)
         raise
-    _remove_other_stores(slide, keep=prepared.store)
+    _remove_other_stores(slide)
 
 
 class _NotTheSlide(Exception):
@@ -70,11 +112,14 @@ class _NotTheSlide(Exception):
         self.code = code
 
 
-def _begin(lease: Lease, slide: Slide) -> None:
-    """A slide whose worker died in PREPARING begins again."""
+def _move_to(lease: Lease, slide: Slide, state: SlideState) -> None:
+    """A slide whose worker died in PREPARING begins again; one that is READY stays so while it is prepared once more."""
     with transaction.atomic():
         _hold(lease)
-        ingest.change_state(ingest.locked(slide.pk), SlideState.CHECKING)
+        current = ingest.locked(slide.pk)
+        if current.state != SlideState.READY:
+            ingest.change_state(current, state)
+    slide.state = current.state
 
 
 def _hold(lease: Lease) -> None:
@@ -110,12 +155,11 @@ def _check_source(slide: Slide, lease: Lease) -> None:
         raise _NotTheSlide(ingest.DUPLICATE, ingest.duplicate_words(same_slide))
 
 
-def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
-    """Tile store and thumbnail beside the slide, label and macro apart. Nothing of it counts before the transaction."""
-    with transaction.atomic():
-        _hold(lease)
-        current = ingest.locked(slide.pk)
-        ingest.change_state(current, SlideState.PREPARING)
+def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) -> ingest.Prepared:
+    """Tile store and thumbnail beside the slide, label and macro apart. Nothing of it counts before the transaction.
+
+    `first_look_above` None: the check of a slide that is ready, in the background.
+    """
     # Named by the fence: two workers that both believe they hold the job never write into one folder.
     store = f"tiles-{lease.job_id.hex[:8]}-{lease.fence}"
     folder = slide.folder / store
@@ -128,6 +172,11 @@ def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
             slide.source_path,
             folder,
             associated_dir=associated,
+            first_look_above=first_look_above,
+            in_background=first_look_above is None,
+            limits=Limits(
+                memory_bytes=settings.DECODER_MEMORY_BYTES, stall_seconds=float(settings.DECODER_STALL_SECONDS)
+            ),
             on_progress=lambda stage, share: _report(lease, stage, share),
         )
         TileStore.load(folder).close()
@@ -140,10 +189,11 @@ def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
     return ingest.Prepared(
         properties=made.properties,
         store=store,
-        pass_through=made.store.kind == "pass_through",
-        tissue_mm2=made.tissue.mm2,
-        tissue_fraction=made.tissue.fraction,
+        plan=made.store,
+        quality=made.quality,
+        checked=made.checked,
         corrupt_tiles=made.corrupt_tiles,
+        missing_tiles=made.missing_tiles,
         associated=kinds,
     )
 
@@ -174,10 +224,10 @@ def _end_in_quarantine(lease: Lease, slide: Slide, *, code: str, reason: str) ->
         ingest.quarantine(ingest.locked(slide.pk), code=code, reason=reason)
 
 
-def _remove_other_stores(slide: Slide, *, keep: str) -> None:
-    """Left by earlier preparations. A viewer that still holds one open reads on until it asks again."""
+def _remove_other_stores(slide: Slide) -> None:
+    """Left by preparations that did not end well. What viewers may still read is ingest.drop_replaced_stores' to remove."""
     for folder in slide.folder.glob("tiles-*"):
-        if folder.name != keep:
+        if folder.name not in (slide.store, *slide.earlier_stores):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -32,7 +32,7 @@ from slides import ingest
 from slides.cases import case_named, checked_label
 from slides.enums import UploadState
 from slides.errors import StorageFull, UploadConflict, UploadRefused, UploadTooLarge
-from slides.models import Slide, Upload
+from slides.models import Upload
 
 log = logging.getLogger(__name__)
 
@@ -137,9 +137,7 @@ def _one_at_a_time() -> None:
 
 def _check_space(*, owner: User, length: int) -> None:
     under_way = Upload.objects.filter(state=UploadState.RECEIVING)
-    stored = Slide.objects.present().filter(created_by=owner, imported_in_place=False).aggregate(n=Sum("size_bytes"))
-    promised = under_way.filter(owner=owner).aggregate(n=Sum("length"))
-    used = (stored["n"] or 0) + (promised["n"] or 0)
+    used = ingest.quota_used(owner)
     if used + length > settings.UPLOAD_QUOTA_BYTES:
         raise UploadTooLarge(
             f"Your uploads may take {_gb(settings.UPLOAD_QUOTA_BYTES)} together; {_gb(used)} are taken. "

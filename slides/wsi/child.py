@@ -52,12 +52,15 @@ def _watch(decoder: int, lifeline: int) -> int:
 
 def _decode(start: dict[str, Any], requests: int, replies: int, ring: int, *, namespaces: bool) -> int:
     try:
-        places = _close_off(start, namespaces=namespaces)
+        places, held = close_off(start, namespaces=namespaces)
     except NotIsolated as refused:
         messages.send(replies, {"not_isolated": str(refused)})
         return 0
     try:
-        _run(start, places, requests, replies, ring)
+        if start["task"] == "hello":
+            messages.send(replies, {"done": held})
+        else:
+            _run(start, places, requests, replies, ring)
     except SlideRefused as refused:
         messages.send(replies, {"refused": refused.code.value, "message": refused.message})
     except WsiError as error:
@@ -73,8 +76,9 @@ def _decode(start: dict[str, Any], requests: int, replies: int, ring: int, *, na
     return 0
 
 
-def _close_off(start: dict[str, Any], *, namespaces: bool) -> dict[str, Path]:
-    """Take everything away; where slide, output, associated and store are from now on."""
+def close_off(start: dict[str, Any], *, namespaces: bool) -> tuple[dict[str, Path], dict[str, bool]]:
+    """Take everything away. Where slide, output, associated and store are from now on, and which of the walls hold that
+    not every kernel offers."""
     outside = {
         name: Path(start[name]) for name in ("slide", "store", "checked", "output", "associated") if start.get(name)
     }
@@ -95,15 +99,11 @@ def _close_off(start: dict[str, Any], *, namespaces: bool) -> dict[str, Path]:
     isolation.limit_processes()
     isolation.drop_privileges()
     isolation.die_with_parent()
-    isolation.allow_only_view(view, code=_CODE)
-    syscall_filter.install()
-    return places
+    held = {"landlock": isolation.allow_only_view(view, code=_CODE), "filter": syscall_filter.install()}
+    return places, held
 
 
 def _run(start: dict[str, Any], places: dict[str, Path], requests: int, replies: int, ring: int) -> None:
-    if start["task"] == "hello":
-        messages.send(replies, {"done": {}})
-        return
     from slides.wsi.reader import open_slide
 
     override = tuple(start["mpp_override"]) if start.get("mpp_override") else None

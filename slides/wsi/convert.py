@@ -1,8 +1,8 @@
 """Make the tiles a slide lacks: a pyramid of 512-pixel JPEG tiles in factors of two, in one pass over the slide.
 
 Each band of 512 rows is cut into tiles, encoded, halved and handed to the next level: memory holds one band per level.
-Where the slide's own JPEG tiles fit into ours without a rest, each of ours is decoded, encoded and halved by one thread
-in one go, while its pixels are in the processor's cache; other slides are read in strips.
+Where the slide's own tiles fit into ours without a rest, each of ours is decoded, encoded and halved by one thread in
+one go, while its pixels are in the processor's cache; other slides are read in strips.
 """
 
 import math
@@ -17,9 +17,8 @@ import simplejpeg
 
 from slides.wsi import tiff_walk
 from slides.wsi.geometry import Level
-from slides.wsi.pixels import LevelSource, Mask, Pixels, Rgb
+from slides.wsi.pixels import ApartSource, LevelSource, Mask, Pixels, Rgb
 from slides.wsi.pyramid_file import PyramidFile, WrittenLevel
-from slides.wsi.source_jpeg_tiles import JpegTileSource
 from slides.wsi.store_plan import PYRAMID_TILE_SIDE
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_index import hatched
@@ -89,7 +88,7 @@ def write_pyramid(
     with PyramidFile(path, tile_side=TILE_SIDE, icc=icc, mpp=scaled) as file, ThreadPoolExecutor(_THREADS) as pool:
         width, height = plan.size
         band = _Band(file, pool, width, height, levels_below=plan.level_count - 1)
-        if isinstance(source, JpegTileSource) and _tiles_fit(plan):
+        if isinstance(source, ApartSource) and _tiles_fit(plan):
             _add_tile_by_tile(source, plan, band, pool, hatched, on_fraction)
         else:
             for strip in _strips(source, plan, hatched, on_fraction):
@@ -119,7 +118,7 @@ def _tiles_fit(plan: PyramidPlan) -> bool:
 
 
 def _add_tile_by_tile(
-    source: JpegTileSource,
+    source: ApartSource,
     plan: PyramidPlan,
     band: "_Band",
     pool: ThreadPoolExecutor,
@@ -205,17 +204,23 @@ def _finished(tile: Rgb, *, halve: bool) -> tuple[bytes, Rgb | None]:
 
 
 def _half(tile: Rgb) -> Rgb:
-    """Means of 2 x 2 pixels of an even-sized picture.
+    """Means of 2 x 2 pixels of an even-sized picture, off by at most 0.75 grey levels and by none on average.
 
-    Rows are added first, then each flat row to itself three samples later (the pixel to the right): long loops over
-    plain memory, three times as fast as adding strided RGB triples.
+    Bytes stay bytes: a and b have the mean (a & b) + (a ^ b) / 2. It is rounded up between rows and down between columns.
+    Each flat row is taken with itself three samples later (the pixel to the right): long loops over plain memory, which
+    the processor does many at a time.
     """
     height, width = tile.shape[0] // 2, tile.shape[1] // 2
-    rows = np.add(tile[0::2], tile[1::2], dtype=np.uint16).reshape(height, -1)
-    sums = rows[:, :-3] + rows[:, 3:]
-    sums += 2
-    sums >>= 2
-    means = sums.astype(np.uint8)
+    upper, lower = tile[0::2].reshape(height, -1), tile[1::2].reshape(height, -1)
+    apart = upper ^ lower
+    apart >>= 1
+    rows = upper | lower
+    rows -= apart
+    left, right = rows[:, :-3], rows[:, 3:]
+    apart = left ^ right
+    apart >>= 1
+    means = left & right
+    means += apart
     half = np.empty((height, width, 3), np.uint8)
     for colour in range(3):
         half[..., colour] = means[:, colour::6]

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from slides.wsi.focus import BLOCK_CELLS, CELL_UM, cell_sharpness, find_blur
 from slides.wsi.geometry import Level
-from slides.wsi.pixels import LevelSource
+from slides.wsi.pixels import LevelSource, Rgb
 from slides.wsi.quality import Quality
 from slides.wsi.resample import overview_of
-from slides.wsi.tissue import ink_mask, tissue_mask
+from slides.wsi.tissue import tissue_and_ink_masks, tissue_mask
 
 _CELL_PX = 8
 _STRIP_CELLS = 8 * BLOCK_CELLS
@@ -18,21 +18,22 @@ _LARGEST_OVERVIEW = 5000
 _OVERVIEW_WITHOUT_SCALE = 32.0  # level-0 pixels: 8 um at the usual 0.25
 
 
-def tissue_and_ink(source: LevelSource, mpp: tuple[float, float] | None) -> Quality:
-    """From an overview of 8 um a pixel: quick. `mpp`: um per level-0 pixel across and down, None without scale."""
+def tissue_and_ink(source: LevelSource, mpp: tuple[float, float] | None) -> tuple[Quality, Rgb]:
+    """From an overview of 8 um a pixel, which is given too. `mpp`: um per level-0 pixel across and down, None without
+    scale."""
     width, height = source.levels[0].width, source.levels[0].height
     pixel0 = (CELL_UM / mpp[0], CELL_UM / mpp[1]) if mpp else (_OVERVIEW_WITHOUT_SCALE, _OVERVIEW_WITHOUT_SCALE)
     grow = max(1.0, width / pixel0[0] / _LARGEST_OVERVIEW, height / pixel0[1] / _LARGEST_OVERVIEW)
     view = overview_of(source, pixel0[0] * grow, pixel0[1] * grow)
-    tissue = tissue_mask(view.rgb, CELL_UM * grow) & ~view.failed
-    ink = ink_mask(view.rgb) & ~view.failed
+    tissue, ink = (mask & ~view.failed for mask in tissue_and_ink_masks(view.rgb, CELL_UM * grow))
     cell_mm2 = (CELL_UM * grow / 1000) ** 2
-    return Quality(
+    quality = Quality(
         tissue_mm2=float(tissue.sum()) * cell_mm2 if mpp else None,
         tissue_fraction=float(tissue.mean()),
         ink_mm2=float(ink.sum()) * cell_mm2 if mpp else None,
         ink_share=float(ink.mean()),
     )
+    return quality, view.rgb
 
 
 def blur_of(source: LevelSource, mpp: tuple[float, float]) -> tuple[float, float]:
@@ -53,7 +54,7 @@ def blur_of(source: LevelSource, mpp: tuple[float, float]) -> tuple[float, float
     sharpness = np.zeros((rows, cols), np.float32)
     for top in range(0, rows, _STRIP_CELLS):
         strip = tissue[top : top + _STRIP_CELLS]
-        for left, right in _runs(strip.any(axis=0)):
+        for left, right in _runs(np.asarray(strip.any(axis=0))):
             part = _sharpness(source, level, left, top, right - left, len(strip))
             sharpness[top : top + len(strip), left:right] = part
     focus = find_blur(sharpness, tissue, rgb, mpp=spacing)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from slides.wsi import tile_index, tile_store
 from slides.wsi.convert import PyramidPlan, WrittenPyramid, plan_pyramid, write_pyramid
@@ -182,11 +183,10 @@ def _look(
 ) -> Quality:
     """Tissue and ink, blur of a checked slide, and the thumbnail."""
     on_progress("finding tissue", 0.0)
-    (output / THUMBNAIL_NAME).write_bytes(
-        simplejpeg.encode_jpeg(thumbnail_of(source), quality=85, colorspace="RGB", colorsubsampling="420")
-    )
     mpp = _scale_of(slide)
-    quality = tissue_and_ink(source, mpp)
+    quality, overview = tissue_and_ink(source, mpp)
+    thumbnail = simplejpeg.encode_jpeg(_thumbnail(source, overview), quality=85, colorspace="RGB")
+    (output / THUMBNAIL_NAME).write_bytes(thumbnail)
     if not checked or mpp is None:
         return quality
     on_progress("measuring focus", 0.0)
@@ -194,9 +194,13 @@ def _look(
     return replace(quality, blurred_share=blurred if measured else None, measured_mm2=measured)
 
 
-def thumbnail_of(source: LevelSource) -> Rgb:
+def _thumbnail(source: LevelSource, overview: Rgb) -> Rgb:
+    """At most THUMBNAIL_PX on its longer side; out of the overview where that is fine enough."""
     level0 = source.levels[0]
     pixel0 = max(1.0, max(level0.width, level0.height) / THUMBNAIL_PX)
+    size = max(1, round(level0.width / pixel0)), max(1, round(level0.height / pixel0))
+    if overview.shape[0] >= size[1] and overview.shape[1] >= size[0]:
+        return np.asarray(Image.fromarray(overview).resize(size, Image.Resampling.BOX))
     return overview_of(source, pixel0, pixel0).rgb
 
 

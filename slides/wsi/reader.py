@@ -52,6 +52,7 @@ _EVEN = 16  # grey levels between bright and dark of an area without anything on
 _PLAIN_TILED = {"aperio", "generic-tiff", "philips"}  # OpenSlide vendors whose tiles neither overlap nor move
 _READ_AS_PLAIN_TIFF = {None, "generic-tiff", "aperio"}
 """Where OpenSlide fails on another vendor's file, its tiles may overlap or lie elsewhere: a plain reader would be wrong."""
+_PLAIN_COMPRESSIONS = (1, 5, 8, 32946)  # none, LZW, deflate
 _NEEDS_FOLDER = {".mrxs": "its folder of the same name", ".vms": "the files it lists", ".vmu": "the files it lists"}
 
 
@@ -405,10 +406,10 @@ def _fast_source(
     pass_through = judge_pass_through(descriptor, tiff_levels)
     if not pass_through.possible:
         os.close(descriptor)
-        if isinstance(slow, OpenSlideSource):
-            # Aperio's scanners leave out nothing
-            slow.mark_lost(empty if vendor == "aperio" else _lost_tiles(slow, empty))
-        return slow, pass_through
+        decoded = _decoded_directly(path, slow, tiff_levels)
+        if isinstance(decoded, OpenSlideSource):  # it shows empty tiles as glass; Aperio's scanners leave out nothing
+            decoded.mark_lost(empty if vendor == "aperio" else _lost_tiles(decoded, empty))
+        return decoded, pass_through
     slow.close()
     return JpegTileSource(index_tiles(descriptor, tiff_levels, file=0), [descriptor]), pass_through
 
@@ -440,6 +441,26 @@ def _lost_tiles(source: OpenSlideSource, empty: Mask) -> Mask:
         darkest, brightest = np.percentile(shown, (1, 99), axis=(0, 1))
         lost[row, col] = (brightest - darkest).max() > _EVEN
     return lost
+
+
+def _decoded_directly(path: Path, slow: LevelSource, tiff_levels: tuple[TiffLevel, ...]) -> LevelSource:
+    """Plain RGB tiles need nothing of OpenSlide, and are decoded four times as fast without it. JPEG 2000 stays with it:
+    its colours have more than one meaning."""
+    if isinstance(slow, TiffSource):
+        return slow
+    for level in tiff_levels:
+        directory = level.directory
+        plain = directory.compression in _PLAIN_COMPRESSIONS and directory.photometric == tiff_walk.RGB
+        if not (plain and directory.tiled and directory.samples == 3 and directory.bits == 8):
+            return slow
+    try:
+        direct = TiffSource(path, tiff_levels)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 tifffile raises what its parsing runs into; OpenSlide can read it
+        return slow
+    slow.close()
+    return direct
 
 
 def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str) -> _Opened:

@@ -5,6 +5,7 @@ A child that crashes, hangs, or runs out of memory ends as SlideRefused with a r
 
 import math
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from slides.wsi import file_rules, messages, tile_store
+from slides.wsi import messages, tile_store
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused, WsiError
 from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
 from slides.wsi.pixels import Pixels
@@ -27,11 +28,20 @@ from slides.wsi.store_plan import StorePlan
 _ROOT = Path(__file__).resolve().parents[2]
 _LARGEST_IMAGE_BYTES = 64 << 20
 _ASSOCIATED = ("label", "macro")
+_ASSOCIATED_FILES = {f"{name}.png": _LARGEST_IMAGE_BYTES for name in _ASSOCIATED}
+_STORE_FILES = {
+    "index.json": 16 << 20,
+    "tiles.npy": 4 << 30,
+    "headers.bin": 64 << 20,
+    "pyramid.tif": 1 << 50,  # bounded by Limits.file_bytes
+    "thumbnail.jpg": _LARGEST_IMAGE_BYTES,
+}
 _MOST_AHEAD = 32
 _PARTING_SECONDS = 2.0
 _NEVER = 1 << 62
 _BACKGROUND_NICE = 10
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
+# Pictures of tiles are taken from the heap: fetching fresh pages from the kernel for each costs more than filling them.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
                 "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}  # fmt: skip
 
 OnProgress = Callable[[str, float], None]
@@ -115,6 +125,9 @@ def prepare(
     }
     with _Child(start, path, limits=limits) as child:
         answer = child.answer(seconds=limits.prepare_seconds, on_progress=on_progress)
+    check_written(output_dir, _STORE_FILES)
+    if associated_dir:
+        check_written(associated_dir, _ASSOCIATED_FILES)
     prepared = _believed(lambda said: _prepared_from(said, output_dir, associated_dir), answer)
     _finish_store(path, output_dir, prepared)
     return prepared
@@ -293,7 +306,7 @@ class _Child:
         self._process = subprocess.Popen(
             [sys.executable, "-E", "-s", "-B", "-m", "slides.wsi.child", *map(str, inherited)],
             cwd=_ROOT,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -390,54 +403,69 @@ class _NotIsolated(WsiError):
 
 
 class _Kernel:
-    """Whether this machine lets us use namespaces, found out once by trying."""
+    """What of the walls around the child this machine offers, found out once by a child that says hello."""
 
     _lock = threading.Lock()
-    _missing: str | None = None
-    _tried = False
+    _missing: tuple[str | None, list[str]] | None = None
 
     @classmethod
     def offers_namespaces(cls) -> bool:
-        return cls.missing() is None
+        return cls.missing()[0] is None
 
     @classmethod
-    def missing(cls) -> str | None:
+    def missing(cls) -> tuple[str | None, list[str]]:
+        """Why there are no namespaces (None: there are), and which other walls do not hold."""
         with cls._lock:
-            if not cls._tried:
+            if cls._missing is None:
                 cls._missing = cls._try()
-                cls._tried = True
             return cls._missing
 
+    @classmethod
+    def _try(cls) -> tuple[str | None, list[str]]:
+        try:
+            return None, cls._not_held(namespaces=True)
+        except _NotIsolated as refused:
+            why = str(refused)
+        except SlideRefused as refused:
+            why = "own namespaces (" + "; ".join([refused.message, *getattr(refused, "__notes__", [])]) + ")"
+        return why, cls._not_held(namespaces=False)
+
     @staticmethod
-    def _try() -> str | None:
+    def _not_held(*, namespaces: bool) -> list[str]:
         child = _Child.__new__(_Child)
         child._limits, child._ring = Limits(), None
         child._start = {
             "task": "hello", "slide": sys.executable, "files": [],
             "limits": {"memory_bytes": 1 << 30, "cpu_seconds": 20, "file_bytes": 1 << 20},
         }  # fmt: skip
-        child._spawn(namespaces=True)
+        child._spawn(namespaces=namespaces)
         with child:
-            try:
-                child.answer(seconds=20)
-            except _NotIsolated as refused:
-                return str(refused)
-            except SlideRefused as refused:
-                return "own namespaces (" + "; ".join([refused.message, *getattr(refused, "__notes__", [])]) + ")"
-        return None
+            held = child.answer(seconds=20)
+        return [wall for wall in ("landlock", "filter") if held.get(wall) is not True]
 
 
 def isolation_report() -> list[str]:
     """What closes the decoding child off on this machine, and what is missing, for the start-up check."""
-    held = "limits on memory, time, files and processes; no privileges; a filter of system calls"
-    if file_rules.version():
-        held += "; Landlock rules for files"
-    missing = _Kernel.missing()
-    if missing is None:
-        return [f"Slides are decoded in own user, mount, process, network and IPC namespaces, with {held}."]
-    report = [f"Slides are decoded with {held}.", f"MISSING: own namespaces. The system refused {missing}."]
-    if not file_rules.version():
-        report.append("MISSING: Landlock. The decoder can read every file that this account can read.")
+    no_namespaces, not_held = _Kernel.missing()
+    held = ["limits on memory, time, files and processes", "no privileges"]
+    if "filter" not in not_held:
+        held.append("a filter of system calls")
+    if "landlock" not in not_held:
+        held.append("Landlock rules for files")
+    walls = "; ".join(held)
+    if no_namespaces is None:
+        report = [f"Slides are decoded in own user, mount, process, network and IPC namespaces, with {walls}."]
+    else:
+        report = [
+            f"Slides are decoded with {walls}.",
+            f"MISSING: own namespaces. The system refused {no_namespaces}.",
+        ]
+        if "landlock" in not_held:
+            report.append("MISSING: Landlock. The decoder can read every file that this account can read.")
+    if "filter" in not_held:
+        report.append(
+            "MISSING: the filter of system calls. The decoder can ask the kernel for anything this account may."
+        )
     return report
 
 
@@ -484,8 +512,8 @@ def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path | N
     images = {name: associated / f"{name}.png" for name in names} if associated else {}
     thumbnail = output / "thumbnail.jpg"
     for image in (thumbnail, *images.values()):
-        if image.is_symlink() or not image.is_file() or image.stat().st_size > _LARGEST_IMAGE_BYTES:
-            raise ValueError(f"{image.name} is missing or too large")
+        if not image.is_file():
+            raise ValueError(f"{image.name} is missing")
     return PreparedSlide(
         properties=_properties_from(answer),
         store=_plan_from(answer),
@@ -500,6 +528,20 @@ def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path | N
     )
 
 
+def check_written(folder: Path, largest: Mapping[str, int]) -> None:
+    """Refuses what no honest child writes, before anything of it is opened: a link leads out of the folder, whoever
+    follows it. `largest`: the names that may be there, and how many bytes each may have. Raises SlideRefused."""
+    for entry in os.scandir(folder):
+        status = entry.stat(follow_symlinks=False)
+        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if not plain or status.st_size > largest.get(entry.name, -1):
+            raise SlideRefused(
+                RefusalCode.DECODER_CRASHED,
+                "The program that decodes slides wrote what it should not. The file may be made to do harm: "
+                "do not open it elsewhere, and tell the administrator.",
+            )
+
+
 def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
     """Check the store the child wrote against the files, and name the slide file in it: paths never come from the child."""
     document, index, _ = tile_store.load_index(output)
@@ -507,8 +549,6 @@ def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
     pyramid = output / "pyramid.tif"
     if len(document["files"]) > len(files):
         files.append(pyramid)
-    if pyramid.is_symlink():
-        raise SlideRefused(RefusalCode.DECODER_CRASHED, "The program that decodes slides wrote a link.")
     tile_store.check_bounds(index, [file.stat().st_size for file in files])
     document["files"] = [
         tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output)) for file in files
