@@ -10,6 +10,16 @@ from slides.wsi.sandbox import DEFAULT_LIMITS, Description, Limits, describe
 READY, QUARANTINED = "ready", "quarantined"
 
 
+_OWN_READER = ("tiff", "ome-tiff")
+
+
+def opened_by(format_: str) -> str:
+    """The reader that described a file of this SlideProperties.format."""
+    if format_ in _OWN_READER:
+        return "own TIFF reader"
+    return "large_image" if format_ == "large_image" else "OpenSlide"
+
+
 def describe_in_words(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """Never raises for a bad file: `state` is then quarantined, with `code` and `reason`."""
     try:
@@ -27,6 +37,7 @@ def _ready(description: Description) -> dict[str, Any]:
         "reason": scale_words(properties.scale_state),
         "facts": file_facts(properties, store),
         "format": properties.format,
+        "opened_by": opened_by(properties.format),
         "vendor": properties.vendor,
         "width": properties.width,
         "height": properties.height,

@@ -16,15 +16,18 @@ class DamagedTiles:
     """`boxes` float (n, 4): left, top, right, bottom in level-0 pixels."""
 
     boxes: npt.NDArray[np.float64]
+    levels_left_out: tuple[int, ...] = ()
+    """Levels of the file that show something else than its full resolution."""
 
     @classmethod
     def of_store(cls, folder: Path) -> "DamagedTiles":
         """Raises TileStoreDamaged."""
-        _, index, _ = load_index(folder)
+        document, index, _ = load_index(folder)
         level = index.levels[0]
         numbers = np.flatnonzero(np.isin(index.of_level(0)["flag"], (CORRUPT, HATCHED)))
         left, top = numbers % level.cols * level.tile_width, numbers // level.cols * level.tile_height
-        return cls(np.stack([left, top, left + level.tile_width, top + level.tile_height], axis=1).astype(np.float64))
+        boxes = np.stack([left, top, left + level.tile_width, top + level.tile_height], axis=1).astype(np.float64)
+        return cls(boxes, tuple(int(number) for number in document.get("levels_left_out", ())))
 
     def mark(self, failed: Mask, *, x0: float, y0: float, pixel0_x: float, pixel0_y: float) -> None:
         """Sets `failed` (of a read from (x0, y0), a pixel being pixel0_x by pixel0_y) wherever a pixel touches a box."""

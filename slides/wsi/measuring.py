@@ -54,7 +54,7 @@ def blur_of(source: LevelSource, mpp: tuple[float, float]) -> tuple[float, float
     sharpness = np.zeros((rows, cols), np.float32)
     for top in range(0, rows, _STRIP_CELLS):
         strip = tissue[top : top + _STRIP_CELLS]
-        for left, right in _runs(strip.any(axis=0)):
+        for left, right in _runs(np.asarray(strip.any(axis=0))):
             part = _sharpness(source, level, left, top, right - left, len(strip))
             sharpness[top : top + len(strip), left:right] = part
     focus = find_blur(sharpness, tissue, rgb, mpp=spacing)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from slides.wsi import tile_index, tile_store
 from slides.wsi.convert import PyramidPlan, WrittenPyramid, plan_pyramid, write_pyramid
+from slides.wsi.level_check import check_some_is_readable, levels_of_another_picture
 from slides.wsi.measuring import blur_of, tissue_and_ink
 from slides.wsi.pixels import LevelSource, Rgb
 from slides.wsi.properties import ScaleState
@@ -50,8 +51,14 @@ def prepare_slide(
     started = time.monotonic()
     plan = slide.store_plan
     checked = not _can_have_first_look(slide, plan, first_look_above)
+    check_some_is_readable(slide.source, _native(slide).index.of_level(0) if plan.kind == PASS_THROUGH else None)
+    left_out: tuple[int, ...] = ()
+    if checked:
+        left_out = levels_of_another_picture(slide.source)
+        slide.leave_out_levels(left_out)
     index, own_pyramid = _make_tiles(slide, plan, output, on_progress) if checked else (_native(slide).index, False)
-    document = _write(slide, plan, index, output, own_pyramid=own_pyramid)
+    check_some_is_readable(slide.source, index.of_level(0))
+    document = _write(slide, plan, index, output, own_pyramid=own_pyramid, left_out=left_out)
     written = _write_associated(slide, associated) if associated else []
     source = _ready_source(slide, index, output, own_pyramid=own_pyramid)
     try:
@@ -98,6 +105,9 @@ def _make_tiles(slide: SlideReader, plan: StorePlan, output: Path, on_progress: 
         return native, False
     pyramid = plan_pyramid(source.levels, 2)
     side = _write_pyramid(slide, pyramid, output, _stage(on_progress, "making overview levels"))
+    if side.hatched and pyramid.source_level.index:  # what a reduced level lacks is there in full resolution
+        pyramid = plan_pyramid(source.levels[:1], 2)
+        side = _write_pyramid(slide, pyramid, output, _stage(on_progress, "making overview levels"))
     if pyramid.source_level.index == 0:
         native.records["flag"][_positions(source.unreadable, 0, native)] = tile_store.CORRUPT
     else:
@@ -194,7 +204,15 @@ def _thumbnail(source: LevelSource, overview: Rgb) -> Rgb:
     return overview_of(source, pixel0, pixel0).rgb
 
 
-def _write(slide: SlideReader, plan: StorePlan, index: TileIndex, output: Path, *, own_pyramid: bool) -> dict[str, Any]:
+def _write(
+    slide: SlideReader,
+    plan: StorePlan,
+    index: TileIndex,
+    output: Path,
+    *,
+    own_pyramid: bool,
+    left_out: tuple[int, ...],
+) -> dict[str, Any]:
     files = []
     if plan.kind == PASS_THROUGH:
         files.append(tile_store.file_entry(slide.path, named="source"))
@@ -214,6 +232,7 @@ def _write(slide: SlideReader, plan: StorePlan, index: TileIndex, output: Path, 
             "mpp_x": slide.properties.mpp_x if has_scale else None,
             "mpp_y": slide.properties.mpp_y if has_scale else None,
             "background": "#ffffff",
+            "levels_left_out": list(left_out),
         },
     )
 

@@ -24,9 +24,20 @@ class Quality:
     @classmethod
     def from_json(cls, said: dict[str, Any]) -> "Quality":
         """Raises ValueError, KeyError or TypeError for what cannot be."""
-        quality = cls(**{name: None if value is None else float(value) for name, value in said.items()})
+        quality = cls(
+            tissue_mm2=_number(said["tissue_mm2"]),
+            tissue_fraction=float(said["tissue_fraction"]),
+            ink_mm2=_number(said["ink_mm2"]),
+            ink_share=float(said["ink_share"]),
+            blurred_share=_number(said["blurred_share"]),
+            measured_mm2=_number(said["measured_mm2"]),
+        )
         shares = (quality.tissue_fraction, quality.ink_share, quality.blurred_share or 0.0)
         areas = (quality.tissue_mm2, quality.ink_mm2, quality.measured_mm2)
         if not all(0 <= share <= 1 for share in shares) or not all(0 <= (area or 0.0) < 1e6 for area in areas):
             raise ValueError("an impossible share or area of tissue, ink or blur")
         return quality
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)

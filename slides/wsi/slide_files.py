@@ -45,8 +45,8 @@ def files_of(path: Path) -> list[Path]:
         folder = path.with_suffix("")
         return [path, folder] if folder.is_dir() else [path]
     if suffix in _LISTS_ITS_FILES and path.is_file():
-        listed = _names_listed_in(path)
-        return [path, *sorted(each for each in path.parent.iterdir() if each.name in listed and each != path)]
+        listed = (path.with_name(name) for name in sorted(_names_listed_in(path)))
+        return [path, *(each for each in listed if each != path and each.is_file())]
     if suffix in DICOM_SUFFIXES and path.is_file() and (series := dicom.series_of(path)):
         beside = (each for each in path.parent.iterdir() if each != path and each.suffix.lower() in DICOM_SUFFIXES)
         return [path, *sorted(each for each in beside if each.is_file() and dicom.series_of(each) == series)]
@@ -140,4 +140,6 @@ def _names_listed_in(path: Path) -> set[str]:
     with path.open("rb") as file:
         lines = file.read(_LARGEST_LIST_BYTES).splitlines()
     values = (os.fsdecode(line.partition(b"=")[2].strip()) for line in lines)
-    return {value for value in values if value and "/" not in value and value not in (".", "..") and "\0" not in value}
+    return {
+        value for value in values if 0 < len(value) <= 255 and not {"/", "\0"} & set(value) and value not in (".", "..")
+    }

@@ -10,6 +10,7 @@ import simplejpeg
 from slides.wsi import tile_store
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import Pixels, Rgb, paste, tiles_under
+from slides.wsi.tile_index import only_levels
 from slides.wsi.tile_store import TileIndex
 
 _CACHE_BYTES = 96 << 20
@@ -112,6 +113,11 @@ class JpegTileSource:
         if flag not in (tile_store.OK, tile_store.HATCHED):
             return None
         return self.index.headers[header] + os.pread(self._descriptors[file], length, offset)
+
+    def only(self, kept: Sequence[int]) -> "JpegTileSource":
+        """The same files with some levels alone; this source must not be used any more."""
+        descriptors, self._descriptors = self._descriptors, []
+        return JpegTileSource(only_levels(self.index, kept), descriptors)
 
     @property
     def descriptor(self) -> int:

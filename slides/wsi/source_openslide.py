@@ -8,7 +8,7 @@ import numpy as np
 import openslide
 
 from slides.wsi.geometry import Level, content_size, true_downsample
-from slides.wsi.pixels import Pixels, Rgb, paste
+from slides.wsi.pixels import Mask, Pixels, Rgb, paste, tiles_under
 from slides.wsi.properties import NO_SCALE, Scale, positive_number
 
 _RETRY_SIDE = 256  # after a failed read the region is tried again in pieces of this size
@@ -29,6 +29,11 @@ class OpenSlideSource:
         for index in range(self.slide.level_count):
             levels.append(self._level(index, finer=levels[-1].downsample if levels else 0.0))
         self.levels = tuple(levels)
+        self._lost: Mask | None = None
+
+    def mark_lost(self, tiles: Mask) -> None:
+        """Tiles (rows, cols) of the full resolution without their data: OpenSlide shows them as glass, here they are failed."""
+        self._lost = tiles if tiles.any() else None
 
     def _level(self, index: int, *, finer: float) -> Level:
         properties = self.slide.properties
@@ -48,6 +53,11 @@ class OpenSlideSource:
         right, bottom = min(level.width, x + width), min(level.height, y + height)
         if left < right and top < bottom:
             self._read_into(pixels, level_index, (left, top, right, bottom), x, y)
+        if level_index == 0 and self._lost is not None:
+            for col, row in tiles_under(x=x, y=y, width=width, height=height, level=level):
+                if self._lost[row, col]:
+                    at = {"x": col * level.tile_width - x, "y": row * level.tile_height - y}
+                    paste(pixels, None, **at, width=level.tile_width, height=level.tile_height)
         return pixels
 
     def read_apart(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels:

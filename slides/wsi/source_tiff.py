@@ -12,6 +12,7 @@ from slides.wsi.geometry import Level
 from slides.wsi.pixels import Pixels, Rgb, paste, tiles_under
 from slides.wsi.source_openslide import on_white
 from slides.wsi.tiff_pyramid import TiffLevel
+from slides.wsi.tiff_walk import LARGEST_TILE_BYTES
 
 _CACHE_BYTES = 128 << 20
 
@@ -89,7 +90,9 @@ class TiffSource:
         try:
             decoded, _, _ = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
         except MemoryError:
-            raise
+            if page.chunks[0] * page.chunks[1] * page.samplesperpixel > LARGEST_TILE_BYTES:
+                raise
+            return None  # a small tile whose data claim to be large
         except Exception:  # noqa: BLE001 each codec has errors of its own; a segment that fails is reported as failed pixels
             return None
         return None if decoded is None else decoded[0]
