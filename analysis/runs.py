@@ -26,7 +26,7 @@ from jobs.enums import JobKind, JobState
 from jobs.errors import JobFailed
 from jobs.models import Job
 from jobs.running import Lease, complete
-from slides.enums import ScaleState, SlideState
+from slides.enums import ScaleState, SlideState, TileCheck
 from slides.models import Slide
 
 if TYPE_CHECKING:  # torch is loaded in the worker's child only
@@ -44,6 +44,12 @@ def check_can_detect(slide: Slide) -> None:
         raise CannotDetect("The slide was deleted.")
     if slide.state != SlideState.READY:
         raise CannotDetect(f"The slide is {slide.get_state_display()}; detection needs one that is ready.")
+    if slide.tile_check == TileCheck.FAILED:
+        raise CannotDetect(
+            "The tiles of the slide could not be checked, so damaged places are not known. Retry the slide; detection starts then."
+        )
+    if slide.tile_check != TileCheck.DONE:
+        raise CannotDetect("The tiles of the slide are being checked. Detection starts by itself when that is done.")
     if slide.scale_state not in {ScaleState.OK, ScaleState.ENTERED}:
         raise CannotDetect("The scale of the slide is not known. Enter the um per pixel first; detection starts then.")
 
@@ -131,7 +137,7 @@ def _detect(
     from analysis.detector import infer
     from analysis.detector.card import ModelRefused
     from analysis.detector.weights import load_model
-    from slides.wsi.errors import RefusalCode, SlideRefused
+    from slides.wsi.errors import RefusalCode, SlideRefused, WsiError
     from slides.wsi.sandbox import open_pixels
 
     try:
@@ -146,8 +152,11 @@ def _detect(
     assert slide.mpp_y is not None
     try:
         # the slide's own file, not its tile store: a place that cannot be read is hatched there like a picture, and would
-        # be read as tissue instead of being counted as failed
-        with open_pixels(slide.source_path, mpp_override=(slide.mpp_x, slide.mpp_y)) as source:
+        # be read as tissue instead of being counted as failed. The store only says which tiles of full resolution are
+        # damaged: nobody can look there, so it counts as not read also where a coarser level of the file is whole
+        with open_pixels(
+            slide.source_path, mpp_override=(slide.mpp_x, slide.mpp_y), checked=slide.store_folder
+        ) as source:
             detection = infer.detect(
                 source,
                 model,
@@ -166,6 +175,8 @@ def _detect(
         if may_pass and job.attempt < job.max_attempts:
             raise
         raise JobFailed(f"The slide could not be read: {error}") from error
+    except WsiError as error:  # its tile store is damaged
+        raise JobFailed(f"{error} An operator can prepare the slide again.") from error
 
 
 @transaction.atomic

@@ -15,6 +15,8 @@ class EventKind(models.TextChoices):
     CASE_UNASSIGNED = "case_unassigned", "assignment withdrawn"
     SLIDE_RECEIVED = "slide_received", "slide received"
     SLIDE_READY = "slide_ready", "slide ready"
+    SLIDE_CHECKED = "slide_checked", "every tile of the slide checked"
+    SLIDE_CHECK_FAILED = "slide_check_failed", "check of the slide's tiles failed"
     SLIDE_QUARANTINED = "slide_quarantined", "slide quarantined"
     SLIDE_FAILED = "slide_failed", "slide preparation failed"
     SLIDE_RETRIED = "slide_retried", "slide preparation retried"

@@ -1,4 +1,4 @@
-"""How sharp tissue is, and what blur leaves of it: where the limits of `analysis/detector/focus.py` come from.
+"""How sharp tissue is, and what blur leaves of it: where the limits of `slides/wsi/focus.py` come from.
 
 python benchmarks/blur.py [--patches 500] prints the mean square of the Laplacian (as focus.py takes it) of CAMELYON16
 patches that hold tissue, at 1.0 and 2.0 um/px, as they are and blurred by some um (sigma), and which share of them lies
@@ -18,10 +18,10 @@ from scipy.ndimage import gaussian_filter
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from analysis.detector.focus import STAINED_GREEN, cell_sharpness, floor_at  # noqa: E402
 from analysis.detector.patch_file import PatchFileError, load_patches  # noqa: E402
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder  # noqa: E402
 from analysis.detector.training.augmentation import rescale  # noqa: E402
+from slides.wsi.focus import STAINED_GREEN, cell_sharpness, floor_at  # noqa: E402
 
 PATCH_MPP = 0.97
 SPACINGS_UM = (1.0, 2.0)

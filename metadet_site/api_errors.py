@@ -12,13 +12,14 @@ from accounts.errors import AccountsError
 from analysis.errors import AnalysisError, ModelTooLarge, NotActive, NotEvaluated
 from jobs.errors import JobsError
 from review.errors import NotAllowedNow, ReviewError, Stale
-from slides.errors import SlidesError, StorageFull, UploadConflict, UploadTooLarge
+from slides.errors import PieceDamaged, SlidesError, StorageFull, UploadConflict, UploadTooLarge
 
 STATUS_OF: list[tuple[type[Exception], int]] = [
     # the first match decides: particular before general
     (Stale, 409),
     (NotAllowedNow, 409),
     (UploadConflict, 409),
+    (PieceDamaged, 460),  # tus: Checksum Mismatch
     (UploadTooLarge, 413),
     (StorageFull, 507),
     (ModelTooLarge, 413),

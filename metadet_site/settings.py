@@ -181,7 +181,12 @@ RECONCILE_SECONDS = env_int("METADET_RECONCILE_SECONDS", 15, minimum=1)
 
 # --- uploads ---------------------------------------------------------------------------------------
 UPLOAD_MAX_BYTES = env_int("METADET_UPLOAD_MAX_GB", 64, minimum=1) * 2**30
+# Of the child process that decodes one slide; a whole preparation of 100,000 x 100,000 pixels needs less than 2 GB.
+DECODER_MEMORY_BYTES = env_int("METADET_DECODER_MEMORY_MB", 4096, minimum=1024) * 2**20
+DECODER_STALL_SECONDS = env_int("METADET_DECODER_STALL_SECONDS", 300, minimum=30)
 UPLOAD_QUOTA_BYTES = env_int("METADET_UPLOAD_QUOTA_GB", 500, minimum=1) * 2**30
+# So long an upload may wait for its next bytes before another request may go on with it.
+UPLOAD_SILENT_SECONDS = env_int("METADET_UPLOAD_SILENT_SECONDS", 15, minimum=1)
 DISK_FLOOR_BYTES = env_int("METADET_DISK_FLOOR_GB", 2, minimum=0) * 2**30
 IMPORT_FOLDERS = [Path(path) for path in env_list("METADET_IMPORT_FOLDERS", [])]
 DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 2**20

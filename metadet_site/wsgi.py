@@ -9,7 +9,8 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "metadet_site.settings")
 django_application = get_wsgi_application()
 
-from slides.tile_service import tile_application  # noqa: E402  (needs the settings loaded)
+from metadet_site.dead_peers import notice_dead_peers  # noqa: E402  (needs the settings loaded)
+from slides.tile_service import tile_application  # noqa: E402
 
 StartResponse = Callable[..., Any]
 
@@ -17,4 +18,5 @@ StartResponse = Callable[..., Any]
 def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
     if environ.get("PATH_INFO", "").startswith("/tiles/"):
         return tile_application(environ, start_response)
+    notice_dead_peers()
     return django_application(environ, start_response)

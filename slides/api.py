@@ -22,7 +22,7 @@ from accounts.permissions import SignedIn, has_any_role
 from accounts.requester import requester
 from audit_trail.enums import EventKind
 from audit_trail.recording import record
-from jobs.enums import LIVE, JobKind
+from jobs.enums import LIVE
 from jobs.models import Job
 from slides import importing, ingest, open_stores, tile_access, viewing
 from slides.enums import AssociatedKind, SlideState
@@ -31,6 +31,7 @@ from slides.models import Slide
 from slides.serializers import (
     AcceptedSerializer,
     ErrorSerializer,
+    HeldStoreSerializer,
     ImportedSerializer,
     ImportSerializer,
     JobSerializer,
@@ -39,8 +40,9 @@ from slides.serializers import (
     ReasonSerializer,
     ScaleSerializer,
     SlideSerializer,
-    newest_jobs,
+    jobs_of,
 )
+from slides.wsi.slide_files import all_files_of
 
 Operators = has_any_role(Role.OPERATOR, Role.ADMINISTRATOR)
 MOST_FILES_AT_ONCE = 500
@@ -102,7 +104,7 @@ class SlidesView(ListAPIView[Slide]):
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         page = self.paginate_queryset(self.get_queryset()) or []
-        context = {"user": requester(request), "jobs": newest_jobs(list(page), kind=JobKind.PREPARE_SLIDE)}
+        context = {"user": requester(request), **jobs_of(list(page))}
         return self.get_paginated_response(SlideSerializer(page, many=True, context=context).data)
 
 
@@ -112,7 +114,7 @@ class SlideView(APIView):
     @extend_schema(operation_id="slides_retrieve", responses=SlideSerializer)
     def get(self, request: Request, slide_id: UUID) -> Response:
         slide = slide_or_404(requester(request), slide_id)
-        context = {"user": requester(request), "jobs": newest_jobs([slide], kind=JobKind.PREPARE_SLIDE)}
+        context = {"user": requester(request), **jobs_of([slide])}
         return Response(SlideSerializer(slide, context=context).data)
 
 
@@ -187,7 +189,7 @@ class ImportsView(GenericAPIView[Slide]):
         files = importing.slide_files([importing.allowed_from_the_page(wanted["path"])])
         if len(files) > MOST_FILES_AT_ONCE:
             raise ImportRefused(f"{len(files)} files at once are too many: import at most {MOST_FILES_AT_ONCE}.")
-        for file in files:
+        for file in (each for entry_file in files for each in all_files_of(entry_file)):
             importing.allowed_from_the_page(str(file))  # a link inside the folder may lead out of it
         results = [
             importing.import_file(
@@ -212,17 +214,25 @@ class ImportsView(GenericAPIView[Slide]):
 # --- pictures -----------------------------------------------------------------------------------------
 
 
-class ViewingView(APIView):
+class ViewingView(GenericAPIView[Slide]):
     permission_classes = [SignedIn]
+    serializer_class = HeldStoreSerializer
 
-    @extend_schema(operation_id="slides_view", request=None, responses={200: OpenedSerializer, 400: ErrorSerializer})
+    @extend_schema(operation_id="slides_view", responses={200: OpenedSerializer, 400: ErrorSerializer})
     def post(self, request: Request, slide_id: UUID) -> Response:
-        """Opens the tile path for a minute (HttpOnly cookie); the page repeats this while the slide is shown."""
+        """Opens the tile path for a minute (HttpOnly cookie); the page repeats this while the slide is shown, and names
+        the tiles it holds: where they were replaced meanwhile it reads on in them, and is told of the newer ones."""
         slide = slide_or_404(requester(request), slide_id)
+        entry = self.get_serializer(data=request.data)
+        entry.is_valid(raise_exception=True)
         if not request.session.session_key:
             raise Http404
         opened = viewing.open_slide(
-            slide=slide, user=requester(request), session_key=request.session.session_key, request=request
+            slide=slide,
+            user=requester(request),
+            session_key=request.session.session_key,
+            held_store=entry.validated_data["store"],
+            request=request,
         )
         response = Response(
             {
@@ -230,6 +240,7 @@ class ViewingView(APIView):
                 "descriptor": opened.descriptor,
                 "thumbnail": opened.thumbnail,
                 "expires_in": opened.expires_in,
+                "newer_tiles": opened.newer_tiles,
             }
         )
         response.set_cookie(
@@ -255,10 +266,10 @@ class TileView(APIView):
     )
     def get(self, request: Request, slide_id: UUID, store: str, level: int, col: int, row: int) -> HttpResponse:
         slide = slide_or_404(requester(request), slide_id)
-        if slide.state != SlideState.READY or store != slide.store:
+        if slide.state != SlideState.READY or store not in (slide.store, *slide.earlier_stores):
             raise Http404
         try:
-            tile = viewing.store_of(slide).tile(level, col, row)
+            tile = viewing.store_of(slide, store).tile(level, col, row)
         except KeyError as error:
             raise Http404 from error
         headers = {

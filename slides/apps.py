@@ -12,6 +12,8 @@ class SlidesConfig(AppConfig):
         from slides import ingest, tile_access, uploads
 
         ON_ENDED_BADLY[JobKind.PREPARE_SLIDE] = ingest.preparation_ended_badly
+        ON_ENDED_BADLY[JobKind.CHECK_SLIDE] = ingest.check_ended_badly
+        DUTIES["drop replaced tile stores"] = ingest.drop_replaced_stores
         DUTIES["finish complete uploads"] = uploads.finish_left_alone
         DUTIES["drop forgotten uploads"] = uploads.drop_forgotten
         DUTIES["forget old revocations"] = tile_access.forget_old_revocations

@@ -29,6 +29,14 @@ SLIDE_TRANSITIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+class TileCheck(models.TextChoices):
+    """Of a slide that is ready: whether every tile was decoded. Detection waits for DONE."""
+
+    WAITING = "waiting", "not every tile is checked yet"
+    DONE = "done", "every tile is checked"
+    FAILED = "failed", "the tiles could not be checked"
+
+
 class ScaleState(models.TextChoices):
     OK = "ok", "scale known"
     MISSING = "missing", "no scale in the file"

@@ -17,6 +17,12 @@ class UploadConflict(SlidesError):
     code = "upload_conflict"
 
 
+class PieceDamaged(SlidesError):
+    """What arrived of a piece is not what its checksum says; it was forgotten."""
+
+    code = "piece_damaged"
+
+
 class UploadTooLarge(SlidesError):
     code = "upload_too_large"
 

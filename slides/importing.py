@@ -1,6 +1,8 @@
-"""Import in place: the file stays where it is, is never copied and never written to."""
+"""Import in place: the files stay where they are, are never copied and never written to.
 
-import hashlib
+A slide of several files (MIRAX with its folder, Hamamatsu, a DICOM series) is one slide, named by its entry file.
+"""
+
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,10 +17,13 @@ from slides import ingest
 from slides.cases import case_named
 from slides.errors import ImportRefused, UploadRefused
 from slides.models import Slide
+from slides.wsi.archives import is_archive
+from slides.wsi.slide_files import DICOM_SUFFIXES, SLIDE_SUFFIXES, files_of, sha256_of, slides_among, stamp_of
 
-SLIDE_SUFFIXES = (
-    ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi", ".dcm", ".qptiff",
-)  # fmt: skip
+ARCHIVE_WORDS = (
+    "A zip archive cannot be imported in place: nothing is written to the folder it lies in. "
+    "Unpack it there, or upload it from the page."
+)
 
 
 @dataclass(frozen=True)
@@ -32,16 +37,13 @@ class Imported:
 
 
 def slide_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as given; of a folder, the files in it and below that have a slide's suffix. Raises ImportRefused."""
+    """One path for each slide: files as given; of a folder, the entry files in it and below. Raises ImportRefused."""
     found: list[Path] = []
     for path in paths:
         path = path.expanduser()
         if path.is_dir():
-            inside = sorted(
-                each
-                for each in path.rglob("*")
-                if each.suffix.lower() in SLIDE_SUFFIXES and each.is_file() and not _hidden(each, below=path)
-            )
+            files = [each for each in path.rglob("*") if each.is_file() and not _hidden(each, below=path)]
+            inside = [entry for entry, _ in slides_among({each: each for each in files})]
             if not inside:
                 raise ImportRefused(f"The folder {path} holds no slide file ({', '.join(SLIDE_SUFFIXES)}).")
             found.extend(inside)
@@ -85,8 +87,10 @@ def import_file(
     """
     path = path.resolve()
     try:
-        status = path.stat()
-        sha256 = _sha256_of(path) if hash_now else ""
+        if is_archive(path):
+            return Imported(path, None, ARCHIVE_WORDS)
+        stamp = stamp_of(path)
+        sha256 = sha256_of(path) if hash_now else ""
     except OSError as error:
         return Imported(path, None, f"The file cannot be read: {error.strerror}.")
     with transaction.atomic():
@@ -100,11 +104,11 @@ def import_file(
                 slide_id=uuid.uuid4(),
                 case=case_named(accession=accession, actor=actor, request=request),
                 node_label=node_label,
-                file_name=path.name,
+                file_name=shown_name(path),
                 source=str(path),
                 imported_in_place=True,
-                size_bytes=status.st_size,
-                mtime_ns=status.st_mtime_ns,
+                size_bytes=stamp.size_bytes,
+                mtime_ns=stamp.mtime_ns,
                 sha256=sha256,
                 actor=actor,
                 request=request,
@@ -114,6 +118,7 @@ def import_file(
     return Imported(path, slide)
 
 
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def shown_name(path: Path) -> str:
+    """The file's name; an instance of a DICOM series says little without its folder."""
+    is_series = path.suffix.lower() in DICOM_SUFFIXES and len(files_of(path)) > 1
+    return f"{path.parent.name}/{path.name}" if is_series else path.name

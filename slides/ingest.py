@@ -5,12 +5,13 @@ import logging
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Max
+from django.db.models import Max, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -23,17 +24,22 @@ from jobs.queue import enqueue, request_cancel
 from jobs.schedule import ON_ENDED_BADLY
 from slides import tile_access
 from slides.cases import case_named, node_named
-from slides.enums import SLIDE_TRANSITIONS, AssociatedKind, ScaleState, SlideState
+from slides.enums import SLIDE_TRANSITIONS, AssociatedKind, ScaleState, SlideState, TileCheck, UploadState
 from slides.errors import SlidesError, WrongState
-from slides.models import AssociatedImage, Case, ScaleCorrection, Slide
+from slides.models import AssociatedImage, Case, ScaleCorrection, Slide, Upload
 from slides.signals import slide_deleting, slide_ready
 from slides.wsi.properties import PLAUSIBLE_MPP, SlideProperties
+from slides.wsi.quality import Quality
+from slides.wsi.store_plan import StorePlan
+from slides.wsi.tile_store import PASS_THROUGH
 
 log = logging.getLogger(__name__)
 
 SCALE_KNOWN = (ScaleState.OK, ScaleState.ENTERED)
 DUPLICATE = "duplicate"
 LONGEST_SUFFIX = 10
+# The page of a viewer renews every 30 s; a pause longer than this is a new opening.
+SAME_OPENING = timedelta(seconds=2 * tile_access.TOKEN_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,12 @@ class Prepared:
 
     properties: SlideProperties
     store: str
-    pass_through: bool
-    tissue_mm2: float | None
-    tissue_fraction: float
+    plan: StorePlan
+    quality: Quality
+    checked: bool
     corrupt_tiles: int
-    associated: tuple[AssociatedKind, ...]
+    missing_tiles: int
+    associated: tuple[AssociatedKind, ...] = ()
 
 
 def safe_suffix(file_name: str) -> str:
@@ -64,9 +71,22 @@ def lock_content(sha256: str) -> None:
 
 
 def same_content(sha256: str, *, but: Slide | None = None) -> Slide | None:
-    """The slide that holds this very file already, if there is one. Slides linked with `but` share its file: not meant."""
-    slides = Slide.objects.present().filter(sha256=sha256).select_related("case", "node").order_by("created_at")
-    return slides.exclude(source=but.source).first() if but else slides.first()
+    """The slide that holds this very content already, or that came out of this very archive, if there is one.
+
+    Slides linked with `but` share its file: not meant. An archive counts only while all its slides are still here.
+    """
+    present = Slide.objects.present().select_related("case", "node").order_by("created_at")
+    slides = present.filter(sha256=sha256)
+    if but:
+        return slides.exclude(source=but.source).first()
+    return slides.first() or (None if _lacks_slides(sha256) else present.filter(archive_sha256=sha256).first())
+
+
+def _lacks_slides(archive_sha256: str) -> bool:
+    """Whether a slide of this archive was deleted and is not here by another way."""
+    here = Slide.objects.present().exclude(sha256="").values("sha256")
+    of_archive = Slide.objects.filter(archive_sha256=archive_sha256)
+    return of_archive.exclude(deleted_at=None).exclude(sha256__in=here).exists()
 
 
 def duplicate_words(slide: Slide) -> str:
@@ -89,6 +109,7 @@ def receive_slide(
     mtime_ns: int,
     sha256: str,
     actor: User | None,
+    archive_sha256: str = "",
     linked_from: Slide | None = None,
     request: HttpRequest | None = None,
 ) -> tuple[Slide, Job]:
@@ -106,11 +127,14 @@ def receive_slide(
         size_bytes=size_bytes,
         source_mtime_ns=mtime_ns,
         sha256=sha256,
+        archive_sha256=archive_sha256,
         state=SlideState.CHECKING,
         created_by=actor,
     )
     job = enqueue(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, requested_by_id=actor.pk if actor else None)
     details = {"size_bytes": size_bytes, "sha256": sha256, "in_place": imported_in_place}
+    if archive_sha256:
+        details["archive_sha256"] = archive_sha256
     record(
         EventKind.SLIDE_LINKED if linked_from else EventKind.SLIDE_RECEIVED,
         actor=actor,
@@ -129,7 +153,7 @@ def link_slide(
 ) -> tuple[Slide, Job]:
     """The same file as a slide of a second case; the file is shared. Raises WrongState, UploadRefused (a bad name)."""
     original = locked(slide_id)
-    if not original.sha256:
+    if not original.sha256 or original.is_packed:
         raise WrongState("The file has not been read yet. Link it when the slide is ready.")
     case = case_named(accession=accession, actor=actor, request=request)
     if Slide.objects.present().filter(case=case, sha256=original.sha256).exists():
@@ -144,6 +168,7 @@ def link_slide(
         size_bytes=original.size_bytes,
         mtime_ns=original.source_mtime_ns or 0,
         sha256=original.sha256,
+        archive_sha256=original.archive_sha256,
         actor=actor,
         linked_from=original,
         request=request,
@@ -174,15 +199,13 @@ def make_ready(slide: Slide, prepared: Prepared) -> None:
     slide.format, slide.scanner = found.format[:60], found.scanner[:100]
     slide.width, slide.height = found.width, found.height
     slide.properties = found.to_json()
-    slide.store, slide.pass_through = prepared.store, prepared.pass_through
-    slide.corrupt_tiles = prepared.corrupt_tiles
-    slide.tissue_fraction = prepared.tissue_fraction
+    slide.pass_through, slide.store_plan = prepared.plan.kind == PASS_THROUGH, prepared.plan.to_json()
+    _use_store(slide, prepared)
     slide.scale_state = ScaleState(found.scale_state)
     slide.mpp_source = found.mpp_source[:100]
     # An implausible scale stays in `properties` for the operator to see; nothing may measure with it.
     believed = slide.scale_state == ScaleState.OK
     slide.mpp_x, slide.mpp_y = (found.mpp_x, found.mpp_y) if believed else (None, None)
-    slide.tissue_mm2 = prepared.tissue_mm2
     entered = slide.scale_corrections.order_by("-entered_at").first()
     if entered is not None:
         _use_scale(slide, entered.mpp_x, entered.mpp_y)
@@ -190,8 +213,12 @@ def make_ready(slide: Slide, prepared: Prepared) -> None:
     change_state(slide, SlideState.READY)
     for kind in prepared.associated:
         AssociatedImage.objects.get_or_create(slide=slide, kind=kind)
-    if slide.scale_state in SCALE_KNOWN:
-        slide_ready.send(sender=Slide, slide=slide, actor=None, cause="ready")
+    for check in Job.objects.filter(kind=JobKind.CHECK_SLIDE, subject_id=slide.pk, state__in=LIVE):
+        request_cancel(job_id=check.pk)  # of a store that is replaced now
+    if prepared.checked:
+        _say_ready(slide)
+    else:
+        enqueue(kind=JobKind.CHECK_SLIDE, subject_id=slide.pk, parameters={"store": slide.store})
     record(
         EventKind.SLIDE_READY,
         actor=None,
@@ -200,13 +227,88 @@ def make_ready(slide: Slide, prepared: Prepared) -> None:
         slide_id=slide.pk,
         details={
             "sha256": slide.sha256,
+            **({"archive_sha256": slide.archive_sha256} if slide.archive_sha256 else {}),
             "format": slide.format,
             "size": [slide.width, slide.height],
             "mpp": [slide.mpp_x, slide.mpp_y],
             "scale": str(slide.scale_state),
-            "corrupt_tiles": slide.corrupt_tiles,
+            "corrupt_tiles": slide.corrupt_tiles if prepared.checked else None,
+            "tile_check": str(slide.tile_check),
         },
     )
+
+
+def finish_check(slide: Slide, prepared: Prepared) -> None:
+    """The checked store takes the place of the first look's. Call in the transaction that completes the job."""
+    _use_store(slide, prepared)
+    if slide.scale_state == ScaleState.ENTERED and slide.mpp_x and slide.mpp_y:
+        _use_scale(slide, slide.mpp_x, slide.mpp_y)
+    slide.save()
+    _say_ready(slide)
+    record(
+        EventKind.SLIDE_CHECKED,
+        actor=None,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={
+            "sha256": slide.sha256,
+            "corrupt_tiles": slide.corrupt_tiles,
+            "missing_tiles": slide.missing_tiles,
+            "quality": slide.quality,
+        },
+    )
+
+
+def _use_store(slide: Slide, prepared: Prepared) -> None:
+    """Who holds the store of before reads on in it until nobody does (`drop_replaced_stores`)."""
+    if slide.store and slide.store != prepared.store:
+        slide.earlier_stores = [*slide.earlier_stores, slide.store]
+    slide.store, slide.store_since = prepared.store, timezone.now()
+    slide.tile_check = TileCheck.DONE if prepared.checked else TileCheck.WAITING
+    slide.tile_check_reason = ""
+    slide.corrupt_tiles, slide.missing_tiles = prepared.corrupt_tiles, prepared.missing_tiles
+    slide.quality = prepared.quality.to_json()
+    slide.tissue_mm2, slide.tissue_fraction = prepared.quality.tissue_mm2, prepared.quality.tissue_fraction
+
+
+def _say_ready(slide: Slide) -> None:
+    if slide.scale_state in SCALE_KNOWN:
+        slide_ready.send(sender=Slide, slide=slide, actor=None, cause="ready")
+
+
+def check_ended_badly(job: Job) -> None:
+    """The slide stays viewable on its first look; without the check no detection runs. In the job's transaction."""
+    slide = Slide.objects.select_for_update().get(pk=job.subject_id)
+    if slide.deleted_at is not None or slide.store != job.parameters.get("store"):
+        return
+    slide.tile_check = TileCheck.FAILED
+    slide.tile_check_reason = job.error or "The check was stopped."
+    slide.save(update_fields=["tile_check", "tile_check_reason"])
+    record(
+        EventKind.SLIDE_CHECK_FAILED,
+        actor=None,
+        subject=slide,
+        case_id=slide.case_id,
+        slide_id=slide.pk,
+        details={"reason": slide.tile_check_reason, "job": str(job.pk), "attempts": job.attempt},
+    )
+
+
+def drop_replaced_stores() -> None:
+    """Removes tile stores that were replaced and that no viewer has open any more."""
+    lately = timezone.now() - SAME_OPENING
+    for slide_id in (
+        Slide.objects.exclude(earlier_stores=[]).filter(store_since__lt=lately).values_list("pk", flat=True)
+    ):
+        with transaction.atomic():
+            slide = Slide.objects.select_for_update().get(pk=slide_id)
+            if slide.viewings.filter(renewed_at__gte=lately).exists():
+                continue
+            for name in slide.earlier_stores:
+                shutil.rmtree(slide.folder / name, ignore_errors=True)
+            slide.earlier_stores = []
+            slide.save(update_fields=["earlier_stores"])
 
 
 def quarantine(slide: Slide, *, code: str, reason: str) -> None:
@@ -225,28 +327,31 @@ def quarantine(slide: Slide, *, code: str, reason: str) -> None:
 def preparation_ended_badly(job: Job) -> None:
     """The slide of a job that failed or was cancelled: FAILED, with the job's reason. Called in the job's transaction."""
     slide = Slide.objects.select_for_update().get(pk=job.subject_id)
-    if slide.deleted_at is not None or slide.state not in (SlideState.CHECKING, SlideState.PREPARING):
+    if slide.deleted_at is not None or slide.state not in (SlideState.CHECKING, SlideState.PREPARING, SlideState.READY):
         return
     reason = job.error or "The preparation was cancelled."
-    change_state(slide, SlideState.FAILED, reason_code=f"job_{job.state}", reason=reason)
+    if slide.state != SlideState.READY:  # else it was prepared once more, and stays as it was
+        change_state(slide, SlideState.FAILED, reason_code=f"job_{job.state}", reason=reason)
     record(
         EventKind.SLIDE_FAILED,
         actor=None,
         subject=slide,
         case_id=slide.case_id,
         slide_id=slide.pk,
-        details={"reason": reason, "job": str(job.pk), "attempts": job.attempt},
+        details={"reason": reason, "job": str(job.pk), "attempts": job.attempt, "state": str(slide.state)},
     )
 
 
 @transaction.atomic
 def retry(*, slide_id: UUID, actor: User, request: HttpRequest | None = None) -> Job:
-    """Prepares the slide once more, from its untouched file. Raises WrongState while it is being prepared."""
+    """Prepares the slide once more, from its untouched file. A slide that is ready stays so, on the tiles it has, until
+    the new ones are there. Raises WrongState while it is being prepared."""
     slide = locked(slide_id)
-    if slide.state in (SlideState.CHECKING, SlideState.PREPARING, SlideState.RECEIVING):
+    if Job.objects.filter(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, state__in=LIVE).exists():
         raise WrongState("This slide is being prepared already.")
     before = slide.get_state_display()
-    change_state(slide, SlideState.CHECKING)
+    if slide.state != SlideState.READY:
+        change_state(slide, SlideState.CHECKING)
     job = enqueue(kind=JobKind.PREPARE_SLIDE, subject_id=slide.pk, requested_by_id=actor.pk)
     record(
         EventKind.SLIDE_RETRIED,
@@ -277,7 +382,8 @@ def correct_scale(
     ScaleCorrection.objects.create(slide=slide, mpp_x=mpp_x, mpp_y=mpp_y, reason=reason.strip()[:300], entered_by=actor)
     _use_scale(slide, mpp_x, mpp_y)
     slide.save(update_fields=["mpp_x", "mpp_y", "mpp_source", "scale_state", "tissue_mm2"])
-    slide_ready.send(sender=Slide, slide=slide, actor=actor, cause="scale")
+    if slide.tile_check == TileCheck.DONE:
+        slide_ready.send(sender=Slide, slide=slide, actor=actor, cause="scale")
     record(
         EventKind.SLIDE_SCALE_CORRECTED,
         actor=actor,
@@ -327,7 +433,7 @@ def delete_slide(*, slide_id: UUID, reason: str, actor: User, request: HttpReque
 def _forget_files(slide: Slide) -> None:
     """What lies beside the file goes; the file itself when it is ours and no linked slide needs it."""
     tile_access.revoke(str(slide.pk))
-    folders = [slide.associated_folder, *slide.folder.glob("tiles-*")]
+    folders = [slide.associated_folder, *slide.folder.glob("tiles-*"), *slide.folder.glob("unpacked-*")]
     shared = Slide.objects.present().filter(source=slide.source).exists()
     if not shared and not slide.imported_in_place:
         folders.append(slide.source_path.parent)
@@ -360,6 +466,14 @@ def cancel_job(*, job_id: UUID, actor: User, request: HttpRequest | None = None)
         request=request,
     )
     return job
+
+
+def quota_used(owner: User) -> int:
+    """Bytes of the uploads of a person that are stored or under way; a slide that is linked to a second case counts once."""
+    files = Slide.objects.present().filter(created_by=owner, imported_in_place=False)
+    stored = sum(files.order_by("source").distinct("source").values_list("size_bytes", flat=True))
+    promised = Upload.objects.filter(owner=owner, state=UploadState.RECEIVING).aggregate(n=Sum("length"))
+    return stored + (promised["n"] or 0)
 
 
 def storage_left() -> tuple[int, int]:

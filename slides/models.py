@@ -7,8 +7,9 @@ from django.db.models import Q
 
 from accounts.enums import Role
 from accounts.models import User
-from slides.enums import AssociatedKind, Protocol, ScaleState, SlideState, UploadState
+from slides.enums import AssociatedKind, Protocol, ScaleState, SlideState, TileCheck, UploadState
 
+ARCHIVE_SUFFIX = ".zip"
 SEES_EVERY_CASE = (Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR)
 
 
@@ -92,14 +93,19 @@ class Slide(models.Model):
     position = models.PositiveIntegerField(default=0, help_text="Order within the case.")
     file_name = models.CharField(max_length=255, help_text="As it was sent; may name a patient: operators only.")
     source = models.CharField(
-        max_length=1000, help_text="The file: absolute when imported in place, else under METADET_HOME."
+        max_length=1000,
+        help_text="The file that readers open; its companions lie beside it. Absolute when imported in place, else under METADET_HOME.",
     )
     imported_in_place = models.BooleanField(default=False)
     size_bytes = models.BigIntegerField(default=0)
     source_mtime_ns = models.BigIntegerField(
-        null=True, help_text="When the file was last written, as found on receipt: tells a changed file from the same."
+        null=True,
+        help_text="Tells a changed file from the same: when it was last written, as found on receipt (slides.wsi Stamp).",
     )
     sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    archive_sha256 = models.CharField(
+        max_length=64, blank=True, db_index=True, help_text="Of the archive that the slide came in, if it came in one."
+    )
 
     state = models.CharField(max_length=12, choices=SlideState.choices, default=SlideState.CHECKING, db_index=True)
     state_since = models.DateTimeField(auto_now_add=True)
@@ -116,10 +122,23 @@ class Slide(models.Model):
     scanner = models.CharField(max_length=100, blank=True)
     properties = models.JSONField(default=dict, help_text="slides.wsi SlideProperties.")
     store = models.CharField(max_length=32, blank=True, help_text="Name of the current tile store folder.")
+    store_plan = models.JSONField(default=dict, help_text="slides.wsi StorePlan: what its tiles are, and why.")
+    earlier_stores = models.JSONField(
+        default=list, help_text="Names of replaced tile stores that open viewers may still read."
+    )
+    store_since = models.DateTimeField(null=True, help_text="When the current tile store took its place.")
+    tile_check = models.CharField(max_length=10, choices=TileCheck.choices, default=TileCheck.WAITING)
+    tile_check_reason = models.TextField(blank=True, help_text="Why the tiles could not be checked, in words.")
     pass_through = models.BooleanField(null=True)
     tissue_mm2 = models.FloatField(null=True)
     tissue_fraction = models.FloatField(null=True)
-    corrupt_tiles = models.PositiveIntegerField(default=0)
+    corrupt_tiles = models.PositiveIntegerField(
+        default=0, help_text="Of full resolution; final once tile_check is done."
+    )
+    missing_tiles = models.PositiveIntegerField(
+        default=0, help_text="Of full resolution: not stored in the file, or damaged."
+    )
+    quality = models.JSONField(default=dict, help_text="slides.wsi Quality: tissue, ink, blur.")
 
     created_by = models.ForeignKey(User, null=True, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -147,6 +166,11 @@ class Slide(models.Model):
     def source_path(self) -> Path:
         path = Path(self.source)
         return path if path.is_absolute() else Path(settings.METADET_HOME) / path
+
+    @property
+    def is_packed(self) -> bool:
+        """What is stored is the zip archive that was sent; the worker unpacks it."""
+        return not self.imported_in_place and self.source.endswith(ARCHIVE_SUFFIX)
 
     @property
     def store_folder(self) -> Path:

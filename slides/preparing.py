@@ -1,16 +1,19 @@
-"""The ingest worker's job: from a file in its place to a slide that is ready, or a reason why not.
+"""The ingest worker's jobs: from a file in its place to a slide that is ready, or a reason why not.
+
+A large slide whose own tiles can be served is ready on the levels of its file within seconds (`prepare`); a second job
+then decodes every tile, makes the overview levels and measures blur, and its store takes the place of the first
+(`check`). Smaller slides, and those that are converted, get all of it in the first job.
 
 Decoding happens in the child process of slides.wsi.sandbox alone; what it made is kept only in the transaction that
 completes the job, and only if the source file is still the one that was received.
 """
 
-import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 
 from jobs.enums import JobState
@@ -20,15 +23,19 @@ from jobs.running import Lease, complete
 from slides import ingest
 from slides.enums import AssociatedKind, SlideState
 from slides.models import Slide
+from slides.unpacking import forget_archive, unpack
 from slides.wsi import sandbox
 from slides.wsi.errors import RefusalCode, SlideRefused
+from slides.wsi.sandbox import Limits
+from slides.wsi.slide_files import Stamp, sha256_of, stamp_of
 from slides.wsi.tile_store import TileStore
 
 log = logging.getLogger(__name__)
 
 SOURCE_MISSING = "source_missing"
 SOURCE_CHANGED = "source_changed"
-_PIECE_BYTES = 8 * 2**20
+FIRST_LOOK_ABOVE_PIXELS = 2**27
+"""Below this a whole preparation takes few seconds more than a first look, and leaves nothing to be exchanged."""
 # Our own trouble, not the file's: the slide failed and may be tried again as it is.
 _OUR_TROUBLE = (RefusalCode.NO_SPACE,)
 
@@ -38,28 +45,66 @@ def prepare(job: Job, lease: Lease) -> None:
     slide = Slide.objects.select_related("case", "node").get(pk=job.subject_id)
     if slide.deleted_at is not None:
         raise JobFailed("The slide was deleted.")
-    _begin(lease, slide)
+    _move_to(lease, slide, SlideState.CHECKING)
     try:
+        if slide.archive_sha256:
+            forget_archive(slide)
+        if slide.is_packed:
+            slide = unpack(slide, hold=lambda: _hold(lease), report=lambda stage, share: _report(lease, stage, share))
         _check_source(slide, lease)
-        prepared = _prepare_files(slide, lease)
+        _move_to(lease, slide, SlideState.PREPARING)
+        prepared = _prepare_files(slide, lease, first_look_above=FIRST_LOOK_ABOVE_PIXELS)
         _check_unchanged(slide)
     except SlideRefused as refused:
-        if refused.code in _OUR_TROUBLE:
+        if refused.code in _OUR_TROUBLE or slide.state == SlideState.READY:
             raise JobFailed(refused.message) from refused
         _end_in_quarantine(lease, slide, code=str(refused.code), reason=refused.message)
         return
     except _NotTheSlide as found:
+        if slide.state == SlideState.READY:
+            raise JobFailed(str(found)) from found
         _end_in_quarantine(lease, slide, code=found.code, reason=str(found))
         return
+    _keep(lease, slide, prepared, ingest.make_ready)
+
+
+def check(job: Job, lease: Lease) -> None:
+    """The handler of CHECK_SLIDE. After a worker's death the next one starts anew: its folder has another name."""
+    slide = Slide.objects.select_related("case", "node").get(pk=job.subject_id)
+    _check_still_wanted(slide, job)
+    _remove_other_stores(slide)  # what a worker that died left behind; it may be large
+    try:
+        _check_unchanged(slide)
+        prepared = _prepare_files(slide, lease, first_look_above=None)
+        _check_unchanged(slide)
+    except (SlideRefused, _NotTheSlide) as found:
+        raise JobFailed(str(found)) from found
+
+    def finish(current: Slide, prepared: ingest.Prepared) -> None:
+        _check_still_wanted(current, job)
+        ingest.finish_check(current, prepared)
+
+    _keep(lease, slide, prepared, finish)
+
+
+def _check_still_wanted(slide: Slide, job: Job) -> None:
+    if slide.deleted_at is not None:
+        raise JobFailed("The slide was deleted.")
+    if slide.store != job.parameters["store"]:
+        raise JobFailed("The slide was prepared again meanwhile.")
+
+
+def _keep(lease: Lease, slide: Slide, prepared: ingest.Prepared, act: Callable[[Slide, ingest.Prepared], None]) -> None:
+    """Result and end of the job in one transaction, or nothing of either."""
     try:
         with transaction.atomic():
             complete(lease=lease)
             slide = ingest.locked(slide.pk)
-            ingest.make_ready(slide, prepared)
+            act(slide, prepared)
     except BaseException:
         shutil.rmtree(slide.folder / prepared.store, ignore_errors=True)
         raise
-    _remove_other_stores(slide, keep=prepared.store)
+    _remove_other_stores(slide)
 
 
 class _NotTheSlide(Exception):
@@ -70,11 +115,14 @@ class _NotTheSlide(Exception):
         self.code = code
 
 
-def _begin(lease: Lease, slide: Slide) -> None:
-    """A slide whose worker died in PREPARING begins again."""
+def _move_to(lease: Lease, slide: Slide, state: SlideState) -> None:
+    """A slide whose worker died in PREPARING begins again; one that is READY stays so while it is prepared once more."""
     with transaction.atomic():
         _hold(lease)
-        ingest.change_state(ingest.locked(slide.pk), SlideState.CHECKING)
+        current = ingest.locked(slide.pk)
+        if current.state != SlideState.READY:
+            ingest.change_state(current, state)
+    slide.state = current.state
 
 
 def _hold(lease: Lease) -> None:
@@ -88,11 +136,10 @@ def _check_source(slide: Slide, lease: Lease) -> None:
     """Reads the whole file when its content is not known yet, or when it was written to since it was received."""
     path = slide.source_path
     try:
-        status = path.stat()
-        same = slide.sha256 and (status.st_size, status.st_mtime_ns) == (slide.size_bytes, slide.source_mtime_ns)
-        if same:
+        stamp = stamp_of(path)
+        if slide.sha256 and stamp == _stamp_on_receipt(slide):
             return
-        sha256 = _sha256_of(path, status.st_size, lambda share: _report(lease, "reading the file", share))
+        sha256 = sha256_of(path, lambda share: _report(lease, "reading the file", share))
     except FileNotFoundError as error:
         raise _NotTheSlide(SOURCE_MISSING, _missing_words(slide)) from error
     except OSError as error:
@@ -104,18 +151,17 @@ def _check_source(slide: Slide, lease: Lease) -> None:
         ingest.lock_content(sha256)
         same_slide = ingest.same_content(sha256, but=slide)
         if same_slide is None:
-            slide.sha256, slide.size_bytes, slide.source_mtime_ns = sha256, status.st_size, status.st_mtime_ns
+            slide.sha256, slide.size_bytes, slide.source_mtime_ns = sha256, stamp.size_bytes, stamp.mtime_ns
             slide.save(update_fields=["sha256", "size_bytes", "source_mtime_ns"])
     if same_slide is not None:
         raise _NotTheSlide(ingest.DUPLICATE, ingest.duplicate_words(same_slide))
 
 
-def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
-    """Tile store and thumbnail beside the slide, label and macro apart. Nothing of it counts before the transaction."""
-    with transaction.atomic():
-        _hold(lease)
-        current = ingest.locked(slide.pk)
-        ingest.change_state(current, SlideState.PREPARING)
+def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) -> ingest.Prepared:
+    """Tile store and thumbnail beside the slide, label and macro apart. Nothing of it counts before the transaction.
+
+    `first_look_above` None: the check of a slide that is ready, in the background.
+    """
     # Named by the fence: two workers that both believe they hold the job never write into one folder.
     store = f"tiles-{lease.job_id.hex[:8]}-{lease.fence}"
     folder = slide.folder / store
@@ -128,6 +174,11 @@ def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
             slide.source_path,
             folder,
             associated_dir=associated,
+            first_look_above=first_look_above,
+            in_background=first_look_above is None,
+            limits=Limits(
+                memory_bytes=settings.DECODER_MEMORY_BYTES, stall_seconds=float(settings.DECODER_STALL_SECONDS)
+            ),
             on_progress=lambda stage, share: _report(lease, stage, share),
         )
         TileStore.load(folder).close()
@@ -140,10 +191,11 @@ def _prepare_files(slide: Slide, lease: Lease) -> ingest.Prepared:
     return ingest.Prepared(
         properties=made.properties,
         store=store,
-        pass_through=made.store.kind == "pass_through",
-        tissue_mm2=made.tissue.mm2,
-        tissue_fraction=made.tissue.fraction,
+        plan=made.store,
+        quality=made.quality,
+        checked=made.checked,
         corrupt_tiles=made.corrupt_tiles,
+        missing_tiles=made.missing_tiles,
         associated=kinds,
     )
 
@@ -161,41 +213,36 @@ def _take_associated(slide: Slide, folder: Path) -> tuple[AssociatedKind, ...]:
 
 def _check_unchanged(slide: Slide) -> None:
     try:
-        status = slide.source_path.stat()
+        stamp = stamp_of(slide.source_path)
     except FileNotFoundError as error:
         raise _NotTheSlide(SOURCE_MISSING, _missing_words(slide)) from error
-    if (status.st_size, status.st_mtime_ns) != (slide.size_bytes, slide.source_mtime_ns):
+    if stamp != _stamp_on_receipt(slide):
         raise _NotTheSlide(SOURCE_CHANGED, _changed_words())
+
+
+def _stamp_on_receipt(slide: Slide) -> Stamp:
+    return Stamp(slide.size_bytes, slide.source_mtime_ns or 0)
 
 
 def _end_in_quarantine(lease: Lease, slide: Slide, *, code: str, reason: str) -> None:
     with transaction.atomic():
         complete(lease=lease)
         ingest.quarantine(ingest.locked(slide.pk), code=code, reason=reason)
+        if code == ingest.DUPLICATE and slide.archive_sha256 and not slide.is_packed:
+            # "It was not stored a second time": nor is what only the worker could recognise
+            transaction.on_commit(lambda: shutil.rmtree(slide.source_path.parent, ignore_errors=True))
 
 
-def _remove_other_stores(slide: Slide, *, keep: str) -> None:
-    """Left by earlier preparations. A viewer that still holds one open reads on until it asks again."""
+def _remove_other_stores(slide: Slide) -> None:
+    """Left by preparations that did not end well. What viewers may still read is ingest.drop_replaced_stores' to remove."""
     for folder in slide.folder.glob("tiles-*"):
-        if folder.name != keep:
+        if folder.name not in (slide.store, *slide.earlier_stores):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _report(lease: Lease, stage: str, share: float) -> None:
     lease.report(stage, share)
     lease.check()
-
-
-def _sha256_of(path: Path, size: int, on_share: Callable[[float], None]) -> str:
-    digest = hashlib.sha256()
-    done = 0
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-            done += len(piece)
-            on_share(done / max(size, 1))
-    return digest.hexdigest()
 
 
 def _missing_words(slide: Slide) -> str:

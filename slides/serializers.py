@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.urls import reverse
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -23,7 +24,10 @@ class JobSerializer(serializers.ModelSerializer[Job]):
 
 
 class SlideSerializer(serializers.ModelSerializer[Slide]):
-    """Context: `jobs` {slide id: newest preparation job} and `user`."""
+    """Context: `user`, and `jobs` and `checks`: {slide id: newest job} of both parts of the preparation (jobs_of).
+
+    `stage` and `progress` are those of the part that is being worked on.
+    """
 
     case = serializers.CharField(source="case.accession", read_only=True)
     node = serializers.CharField(source="node.label", read_only=True, default="")
@@ -33,13 +37,14 @@ class SlideSerializer(serializers.ModelSerializer[Slide]):
     stage = serializers.SerializerMethodField()
     progress = serializers.SerializerMethodField()
     job = serializers.SerializerMethodField()
+    check_job = serializers.SerializerMethodField(help_text="The check of every tile, where it is a job of its own.")
 
     class Meta:
         model = Slide
         fields = [
             "id", "case", "node", "name", "file_name", "state", "reason_code", "reason", "stage", "progress", "since",
             "format", "width", "height", "mpp_x", "mpp_y", "mpp_source", "scale_state", "size_bytes", "tissue_mm2",
-            "corrupt_tiles", "job",
+            "tile_check", "tile_check_reason", "corrupt_tiles", "missing_tiles", "quality", "job", "check_job",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -59,9 +64,14 @@ class SlideSerializer(serializers.ModelSerializer[Slide]):
         job = self.context["jobs"].get(slide.pk)
         return JobSerializer(job).data if job else None
 
+    @extend_schema_field(JobSerializer(allow_null=True))
+    def get_check_job(self, slide: Slide) -> dict[str, Any] | None:
+        job = self.context["checks"].get(slide.pk)
+        return JobSerializer(job).data if job else None
+
     def _live_job(self, slide: Slide) -> Job | None:
-        job = self.context["jobs"].get(slide.pk)
-        return job if job is not None and job.state in LIVE else None
+        jobs = (self.context[name].get(slide.pk) for name in ("jobs", "checks"))
+        return next((job for job in jobs if job is not None and job.state in LIVE), None)
 
 
 def newest_jobs(slides: list[Slide], *, kind: JobKind) -> dict[Any, Job]:
@@ -70,16 +80,38 @@ def newest_jobs(slides: list[Slide], *, kind: JobKind) -> dict[Any, Job]:
     return {job.subject_id: job for job in jobs.order_by("subject_id", "-created_at").distinct("subject_id")}
 
 
+def jobs_of(slides: list[Slide]) -> dict[str, dict[Any, Job]]:
+    """The context of SlideSerializer."""
+    return {
+        "jobs": newest_jobs(slides, kind=JobKind.PREPARE_SLIDE),
+        "checks": newest_jobs(slides, kind=JobKind.CHECK_SLIDE),
+    }
+
+
+class HeldStoreSerializer(serializers.Serializer[Any]):
+    store = serializers.CharField(
+        max_length=32, required=False, allow_blank=True, default="", help_text="Name of the tiles the page has open."
+    )
+
+
 class UploadSerializer(serializers.ModelSerializer[Upload]):
     filename = serializers.CharField(source="file_name", read_only=True)
     case = serializers.CharField(source="case.accession", read_only=True)
     node = serializers.CharField(source="node_label", read_only=True)
     size = serializers.IntegerField(source="length", read_only=True)
+    sha256 = serializers.CharField(source="claimed_sha256", read_only=True, help_text="As it was announced.")
+    url = serializers.SerializerMethodField()
 
     class Meta:
         model = Upload
-        fields = ["id", "filename", "case", "node", "size", "offset", "state", "reason", "created_at", "touched_at"]
+        fields = [
+            "id", "url", "filename", "case", "node", "size", "offset", "sha256", "state", "reason", "created_at",
+            "touched_at",
+        ]  # fmt: skip
         read_only_fields = fields
+
+    def get_url(self, upload: Upload) -> str:
+        return reverse("upload", args=[upload.pk])
 
 
 class ScaleSerializer(serializers.Serializer[Any]):
@@ -124,6 +156,7 @@ class OpenedSerializer(serializers.Serializer[Any]):
     descriptor = serializers.DictField()
     thumbnail = serializers.CharField()
     expires_in = serializers.IntegerField()
+    newer_tiles = serializers.BooleanField(help_text="The slide was prepared anew; opened again, it shows those tiles.")
 
 
 class ErrorSerializer(serializers.Serializer[Any]):

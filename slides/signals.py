@@ -2,7 +2,7 @@
 
 from django.dispatch import Signal
 
-# slide: Slide, actor: User | None, cause: "ready" | "scale". Sent when a slide is READY and its scale is known.
+# slide: Slide, actor: User | None, cause: "ready" | "scale". Sent when a slide is READY, every tile is checked and its scale is known.
 slide_ready = Signal()
 
 # slide: Slide, actor: User. Sent before a slide is deleted; a receiver raises slides.errors.WrongState to refuse.

@@ -1,7 +1,8 @@
-"""tus 1.0 (https://tus.io/protocols/resumable-upload): creation, termination, and the pieces. Acts are in uploads.py."""
+"""tus 1.0 (https://tus.io/protocols/resumable-upload): creation, checksum, termination, and the pieces. Acts are in uploads.py."""
 
 import base64
 import binascii
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -22,14 +23,16 @@ from accounts.permissions import has_any_role
 from accounts.requester import requester
 from slides import uploads
 from slides.enums import UploadState
-from slides.errors import UploadRefused
+from slides.errors import SlidesError, UploadRefused
 from slides.models import Upload
 from slides.serializers import ErrorSerializer, UploadSerializer
 
 VERSION = "1.0.0"
-EXTENSIONS = "creation,termination"
+EXTENSIONS = "creation,checksum,termination"
+CHECKSUM_ALGORITHMS = ("sha1", "sha256")  # sha1 is what the protocol asks for at least
 PIECE_TYPE = "application/offset+octet-stream"
 LARGEST_METADATA = 4096
+LARGEST_READ_FOR_A_REFUSAL = 16 * 2**20
 
 Operators = has_any_role(Role.OPERATOR, Role.ADMINISTRATOR)
 _TUS_HEADER = OpenApiParameter("Tus-Resumable", str, OpenApiParameter.HEADER, required=True, description=VERSION)
@@ -77,6 +80,7 @@ class TusView(GenericAPIView[Upload]):
             headers={
                 "Tus-Version": VERSION,
                 "Tus-Extension": EXTENSIONS,
+                "Tus-Checksum-Algorithm": ",".join(CHECKSUM_ALGORITHMS),
                 "Tus-Max-Size": str(settings.UPLOAD_MAX_BYTES),
             },
         )
@@ -89,12 +93,17 @@ class TusView(GenericAPIView[Upload]):
 
 
 class UploadsView(TusView):
-    @extend_schema(operation_id="uploads_list")
+    @extend_schema(
+        operation_id="uploads_list",
+        parameters=[OpenApiParameter("sha256", str, description="only those announced with this content")],
+    )
     def get(self, request: Request) -> Response:
-        """One's own unfinished uploads, newest first."""
+        """One's own unfinished uploads, newest first: what can be gone on with."""
         unfinished = (
             Upload.objects.visible_to(requester(request)).filter(state=UploadState.RECEIVING).select_related("case")
         )
+        if sha256 := request.query_params.get("sha256"):
+            unfinished = unfinished.filter(claimed_sha256=sha256)
         page = self.paginate_queryset(unfinished)
         return self.get_paginated_response(UploadSerializer(page, many=True).data)
 
@@ -154,12 +163,16 @@ class UploadView(TusView):
         parameters=[
             _TUS_HEADER,
             OpenApiParameter("Upload-Offset", int, OpenApiParameter.HEADER, required=True),
+            OpenApiParameter(
+                "Upload-Checksum", str, OpenApiParameter.HEADER, description="sha1 or sha256, and the digest in base64"
+            ),
         ],
         responses={
             204: OpenApiResponse(description="Upload-Offset says how many bytes are safe now"),
             400: ErrorSerializer,
             409: ErrorSerializer,
             413: ErrorSerializer,
+            460: ErrorSerializer,
             507: ErrorSerializer,
         },
     )
@@ -171,13 +184,18 @@ class UploadView(TusView):
         size = request.META.get("CONTENT_LENGTH", "")
         if not size.isdecimal():
             raise LengthRequired
-        upload = uploads.receive(
-            upload_id=upload.pk,
-            offset=_number(request, "Upload-Offset"),
-            size=int(size),
-            stream=_body(request),
-            request=request,
-        )
+        try:
+            upload = uploads.receive(
+                upload_id=upload.pk,
+                offset=_number(request, "Upload-Offset"),
+                size=int(size),
+                stream=_body(request),
+                checksum=_checksum(request.headers.get("Upload-Checksum", "")),
+                request=request,
+            )
+        except SlidesError:
+            _read_to_end(_body(request), int(size))
+            raise
         return Response(status=204, headers={"Upload-Offset": str(upload.offset)})
 
     @extend_schema(operation_id="uploads_cancel", parameters=[_TUS_HEADER], responses={204: None, 409: ErrorSerializer})
@@ -201,6 +219,27 @@ class DismissUploadView(TusView):
 def _body(request: Request) -> HttpRequest:
     """The untouched stream: DRF's own would be read whole into memory by a parser."""
     return request._request
+
+
+def _read_to_end(stream: HttpRequest, size: int) -> None:
+    """Lets the sender finish a piece that is refused: one that is cut off while it sends never sees the reason."""
+    left = size if size <= LARGEST_READ_FOR_A_REFUSAL else 0
+    with suppress(OSError):
+        while left > 0 and (piece := stream.read(min(uploads.PIECE_BYTES, left))):
+            left -= len(piece)
+
+
+def _checksum(header: str) -> uploads.PieceChecksum | None:
+    """`algorithm base64`. Raises UploadRefused."""
+    if not header:
+        return None
+    algorithm, _, value = header.partition(" ")
+    if algorithm not in CHECKSUM_ALGORITHMS:
+        raise UploadRefused(f"Checksums of pieces are read as {' or '.join(CHECKSUM_ALGORITHMS)}.")
+    try:
+        return uploads.PieceChecksum(algorithm, base64.b64decode(value, validate=True))
+    except binascii.Error as error:
+        raise UploadRefused("The checksum of the piece cannot be read.") from error
 
 
 def _number(request: Request, header: str) -> int:

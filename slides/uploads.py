@@ -5,7 +5,6 @@ What is safely on disk is counted in Upload.offset, and only that. After a crash
 """
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -15,6 +14,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,23 +31,21 @@ from audit_trail.recording import record
 from slides import ingest
 from slides.cases import case_named, checked_label
 from slides.enums import UploadState
-from slides.errors import StorageFull, UploadConflict, UploadRefused, UploadTooLarge
-from slides.models import Slide, Upload
+from slides.errors import PieceDamaged, StorageFull, UploadConflict, UploadRefused, UploadTooLarge
+from slides.models import ARCHIVE_SUFFIX, Upload
+from slides.upload_turns import Turn, forget_turns, turn
+from slides.wsi import archives
+from slides.wsi.slide_files import NEEDS_OTHER_FILES
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2**16  # small, so that a slow line is heard of often (upload_turns.py)
 SAFE_EVERY_BYTES = 16 * 2**20  # how much may have to be sent again after a crash
 SAFE_EVERY_SECONDS = 1.0
 LEFT_ALONE = timedelta(seconds=60)
 FORGOTTEN = timedelta(days=7)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ZIP_START = b"PK\x03\x04"
-_ZIP_WORDS = (
-    "Zip archives are not supported yet: unpack the archive and send the slide files themselves, "
-    "or have the folder imported in place."
-)
 
 
 class Stream(Protocol):
@@ -83,7 +81,8 @@ def start_upload(
         )
     with transaction.atomic():
         _one_at_a_time()  # two uploads must not reserve the same space
-        _check_space(owner=owner, length=length)
+        is_archive = file_name.lower().endswith(ARCHIVE_SUFFIX)
+        _check_space(owner=owner, length=length, on_disk=2 * length if is_archive else length)
         case = case_named(accession=accession, actor=owner, request=request)
         upload = Upload.objects.create(
             owner=owner,
@@ -123,8 +122,12 @@ def checked_file_name(name: str) -> str:
 def _refusal_before_sending(upload: Upload) -> str:
     if upload.length == 0:
         return "The file is empty (0 bytes): the export from the scanner did not finish. Export it again."
-    if upload.file_name.lower().endswith(".zip"):
-        return _ZIP_WORDS
+    suffix = Path(upload.file_name.lower()).suffix
+    if suffix in NEEDS_OTHER_FILES:
+        return (
+            f"A {suffix} slide is not one file: it needs {NEEDS_OTHER_FILES[suffix]}. "
+            "Drop them together here, or send them in one zip archive."
+        )
     if upload.claimed_sha256 and (same := ingest.same_content(upload.claimed_sha256)):
         return ingest.duplicate_words(same)
     return ""
@@ -135,21 +138,25 @@ def _one_at_a_time() -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('slides.uploads.reserve'))")
 
 
-def _check_space(*, owner: User, length: int) -> None:
+def quota_left(owner: User) -> int:
+    """Bytes that the person may still store: beside what is stored and what is under way. Never negative."""
+    return max(0, settings.UPLOAD_QUOTA_BYTES - ingest.quota_used(owner))
+
+
+def _check_space(*, owner: User, length: int, on_disk: int) -> None:
+    """`on_disk`: what the file takes at most while it is worked on; an archive and what comes out of it lie side by side."""
     under_way = Upload.objects.filter(state=UploadState.RECEIVING)
-    stored = Slide.objects.present().filter(created_by=owner, imported_in_place=False).aggregate(n=Sum("size_bytes"))
-    promised = under_way.filter(owner=owner).aggregate(n=Sum("length"))
-    used = (stored["n"] or 0) + (promised["n"] or 0)
-    if used + length > settings.UPLOAD_QUOTA_BYTES:
+    left = quota_left(owner)
+    if length > left:
         raise UploadTooLarge(
-            f"Your uploads may take {_gb(settings.UPLOAD_QUOTA_BYTES)} together; {_gb(used)} are taken. "
+            f"Your uploads may take {_gb(settings.UPLOAD_QUOTA_BYTES)} together; {_gb(left)} are left. "
             "Delete slides that are not needed, or ask an administrator for more room."
         )
     missing = under_way.aggregate(n=Sum(F("length") - F("offset")))["n"] or 0
     free, _ = ingest.storage_left()
-    if missing + length > free:
+    if missing + on_disk > free:
         raise StorageFull(
-            f"The storage has room for {_gb(max(0, free - missing))} more; this file has {_gb(length)}. "
+            f"The storage has room for {_gb(max(0, free - missing))} more; this file needs {_gb(on_disk)}. "
             "Tell the administrator. Nothing was lost."
         )
 
@@ -157,33 +164,36 @@ def _check_space(*, owner: User, length: int) -> None:
 # --- receiving ----------------------------------------------------------------------------------------
 
 
-@contextmanager
-def sole_writer(upload: Upload) -> Iterator[None]:
-    """One writer at a time per upload, over all processes; the lock dies with its process. Raises UploadConflict."""
-    upload.path.parent.mkdir(parents=True, exist_ok=True)
-    lock_path = upload.path.with_suffix(".lock")
-    with lock_path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UploadConflict("This upload is being written by another request.") from error
-        yield
+@dataclass(frozen=True)
+class PieceChecksum:
+    """What a piece is announced to have (tus checksum): nothing of it counts before it is there and right."""
+
+    algorithm: str
+    digest: bytes
 
 
 def receive(
-    *, upload_id: uuid.UUID, offset: int, size: int, stream: Stream, request: HttpRequest | None = None
+    *,
+    upload_id: uuid.UUID,
+    offset: int,
+    size: int,
+    stream: Stream,
+    checksum: PieceChecksum | None = None,
+    request: HttpRequest | None = None,
 ) -> Upload:
     """Appends up to `size` bytes at `offset`; finishes the upload when the last byte is there.
 
-    A stream that ends early is no error: what came is kept and counted. Raises UploadConflict (wrong offset, second
+    A stream that ends early is no error: what came is kept and counted, unless the piece has a checksum. Raises
+    PieceDamaged (the checksum differs; the piece is forgotten), UploadConflict (wrong offset, second
     writer, ended), UploadTooLarge (more than announced; nothing is written), StorageFull, UploadRefused (at the end).
     """
     upload = Upload.objects.get(pk=upload_id)
-    with sole_writer(upload):
+    with turn(upload.path) as mine:
         upload.refresh_from_db()
         _check_piece(upload, offset=offset, size=size)
-        _write_pieces(upload, size=size, stream=stream)
+        _write_pieces(upload, size=size, stream=stream, mine=mine, checksum=checksum)
         if upload.offset == upload.length:
+            mine.end_may_take_long()
             _finish(upload, request=request)
     return upload
 
@@ -195,9 +205,10 @@ def finish_if_complete(*, upload_id: uuid.UUID, request: HttpRequest | None = No
     """
     upload = Upload.objects.get(pk=upload_id)
     if upload.state == UploadState.RECEIVING and upload.offset == upload.length:
-        with sole_writer(upload):
+        with turn(upload.path) as mine:
             upload.refresh_from_db()
             if upload.state == UploadState.RECEIVING:
+                mine.end_may_take_long()
                 _finish(upload, request=request)
     return upload
 
@@ -240,22 +251,29 @@ def _check_piece(upload: Upload, *, offset: int, size: int) -> None:
         raise StorageFull("The storage is full. What was sent is kept; go on when there is room again.")
 
 
-def _write_pieces(upload: Upload, *, size: int, stream: Stream) -> None:
+def _write_pieces(
+    upload: Upload, *, size: int, stream: Stream, mine: Turn, checksum: PieceChecksum | None = None
+) -> None:
     digest = _running_digests.take(upload.pk, upload.offset)
-    with _opened_at(upload.path, upload.offset) as file:
-        position = upload.offset
+    of_piece = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
+    position = upload.offset
+    with _opened_at(upload.path, position, mine=mine) as file:
         uncounted_since = time.monotonic()
         left = size
         try:
             while left and (piece := stream.read(min(PIECE_BYTES, left))):
-                file.write(piece)
-                if digest is not None:
-                    digest.update(piece)
+                with mine.writing():
+                    file.write(piece)
+                for each in (digest, of_piece):
+                    if each is not None:
+                        each.update(piece)
                 position += len(piece)
                 left -= len(piece)
                 waited = time.monotonic() - uncounted_since
+                if of_piece is not None:
+                    continue
                 if position - upload.offset >= SAFE_EVERY_BYTES or waited >= SAFE_EVERY_SECONDS:
-                    _count(upload, file.fileno(), position)
+                    _count(upload, file.fileno(), position, mine=mine)
                     uncounted_since = time.monotonic()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -264,17 +282,22 @@ def _write_pieces(upload: Upload, *, size: int, stream: Stream) -> None:
                 ) from error
             log.info("Upload %s broke off at byte %d: %s", upload.pk, position, error)  # the connection; kept below
         finally:
-            if position > upload.offset:
-                _count(upload, file.fileno(), position)
+            if position > upload.offset and of_piece is None:
+                _count(upload, file.fileno(), position, mine=mine)
+        if checksum is not None and of_piece is not None and not left:
+            if of_piece.digest() != checksum.digest:
+                raise PieceDamaged("A piece was damaged on its way: its checksum differs. Send it again.")
+            _count(upload, file.fileno(), position, mine=mine)
     if digest is not None and upload.offset == position:
         _running_digests.keep(upload.pk, position, digest)
 
 
 @contextmanager
-def _opened_at(path: Path, offset: int) -> Iterator[Any]:
+def _opened_at(path: Path, offset: int, *, mine: Turn) -> Iterator[Any]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     with os.fdopen(descriptor, "r+b", buffering=0) as file:
-        file.truncate(offset)
+        with mine.writing():
+            file.truncate(offset)
         file.seek(offset)
         yield _Whole(file)
 
@@ -294,9 +317,14 @@ class _Whole:
             view = view[self._file.write(view) :]
 
 
-def _count(upload: Upload, descriptor: int, position: int) -> None:
+def _count(upload: Upload, descriptor: int, position: int, *, mine: Turn) -> None:
     """The bytes up to `position` are safe, and from now on they count. Raises UploadConflict when nobody wants them."""
     os.fdatasync(descriptor)
+    with mine.writing():
+        _save_offset(upload, position)
+
+
+def _save_offset(upload: Upload, position: int) -> None:
     changed = Upload.objects.filter(pk=upload.pk, state=UploadState.RECEIVING, offset=upload.offset).update(
         offset=position, touched_at=timezone.now()
     )
@@ -325,11 +353,14 @@ def cancel_upload(*, upload_id: uuid.UUID, actor: User | None, request: HttpRequ
 def _finish(upload: Upload, *, request: HttpRequest | None) -> None:
     """All bytes are here: a slide, or a refusal with its reason. The caller is the sole writer. Raises UploadRefused."""
     slide_folder = Path(settings.METADET_HOME) / "slides" / str(upload.pk)
-    # The slide gets the upload's id: wherever a crash falls, the next try finds the file in one of two known places.
+    # The slide gets the upload's id: wherever a crash falls, the next try finds the file in one of these known places.
     target = slide_folder / "source" / f"{upload.pk}{ingest.safe_suffix(upload.file_name)}"
-    path = upload.path if upload.path.exists() else target
+    packed = target.with_name(f"{upload.pk}{ARCHIVE_SUFFIX}")
+    path = next((each for each in (upload.path, target) if each.exists()), packed)
+    is_archive = archives.is_archive(path)
     sha256 = _running_digests.finished(upload) or _sha256_of(path)
-    if reason := _refusal_at_the_end(upload, path, sha256):
+    target = packed if is_archive else target
+    if reason := _refusal_at_the_end(upload, sha256, is_archive=is_archive):
         _end_refused(upload, path, reason, request=request)
     with transaction.atomic():
         ingest.lock_content(sha256)
@@ -356,12 +387,11 @@ def _finish(upload: Upload, *, request: HttpRequest | None) -> None:
     _remove_file(upload)  # the lock; the file itself has moved
 
 
-def _refusal_at_the_end(upload: Upload, path: Path, sha256: str) -> str:
+def _refusal_at_the_end(upload: Upload, sha256: str, *, is_archive: bool) -> str:
     if upload.claimed_sha256 and sha256 != upload.claimed_sha256:
         return "What arrived is not what was sent: the checksums differ. Send the file again."
-    with path.open("rb") as file:
-        if file.read(len(_ZIP_START)) == _ZIP_START:
-            return _ZIP_WORDS
+    if upload.file_name.lower().endswith(ARCHIVE_SUFFIX) and not is_archive:
+        return "The file is named .zip but is no zip archive. Pack it again, or send the slide files themselves."
     return ""
 
 
@@ -394,17 +424,22 @@ def _move(path: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     path.rename(target)
     for folder in (target.parent, path.parent):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        make_names_durable(folder)
+
+
+def make_names_durable(folder: Path) -> None:
+    """The names in the folder outlive a power cut from now on."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_file(upload: Upload) -> None:
     _running_digests.drop(upload.pk)
     upload.path.unlink(missing_ok=True)
-    upload.path.with_suffix(".lock").unlink(missing_ok=True)
+    forget_turns(upload.path)
 
 
 def _sha256_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,12 +16,10 @@ from audit_trail.recording import record
 from slides import open_stores, tile_access
 from slides.enums import SlideState
 from slides.errors import WrongState
+from slides.ingest import SAME_OPENING
 from slides.models import Slide, Viewing
 from slides.wsi.errors import TileStoreDamaged
 from slides.wsi.tile_store import TileStore
-
-# The page renews every 30 s; a pause longer than this is a new opening.
-SAME_OPENING = timedelta(seconds=2 * tile_access.TOKEN_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -34,14 +31,19 @@ class Opened:
     thumbnail: str
     token: str
     cookie_path: str
+    newer_tiles: bool
     expires_in: int = tile_access.TOKEN_SECONDS
 
 
-def open_slide(*, slide: Slide, user: User, session_key: str, request: HttpRequest | None = None) -> Opened:
-    """Call only for a slide out of Slide.objects.visible_to(user). Raises WrongState."""
+def open_slide(
+    *, slide: Slide, user: User, session_key: str, held_store: str = "", request: HttpRequest | None = None
+) -> Opened:
+    """Call only for a slide out of Slide.objects.visible_to(user). `held_store`: the tiles that the page has open, which
+    may have been replaced meanwhile; it reads on in them. Raises WrongState."""
     if slide.state != SlideState.READY:
         raise WrongState("This slide is not ready yet.")
-    store = store_of(slide)
+    name = held_store if held_store in slide.earlier_stores else slide.store
+    store = store_of(slide, name)
     partition = tile_access.partition_of(session_key)
     now = int(time.time())
     claims = tile_access.Claims(
@@ -54,18 +56,20 @@ def open_slide(*, slide: Slide, user: User, session_key: str, request: HttpReque
     _note_viewing(slide=slide, user=user, partition=partition, request=request)
     path = tile_access.cookie_path(partition, slide.pk)
     return Opened(
-        tiles=f"{path}{slide.store}/",
+        tiles=f"{path}{name}/",
         descriptor=open_stores.descriptor(store, mpp_x=slide.mpp_x, mpp_y=slide.mpp_y),
-        thumbnail=f"{path}{slide.store}/thumbnail.jpg",
-        token=tile_access.sign(claims, partition=partition, slide_id=slide.pk, store=slide.store),
+        thumbnail=f"{path}{name}/thumbnail.jpg",
+        token=tile_access.sign(claims, partition=partition, slide_id=slide.pk, store=name),
+        newer_tiles=name != slide.store,
         cookie_path=path,
     )
 
 
-def store_of(slide: Slide) -> TileStore:
-    """The tiles of a ready slide. Raises WrongState in words when they cannot be used."""
+def store_of(slide: Slide, name: str = "") -> TileStore:
+    """The tiles of a ready slide: the current ones, or `name` of its earlier ones. Raises WrongState in words when they
+    cannot be used."""
     try:
-        return open_stores.opened(str(slide.pk), slide.store)
+        return open_stores.opened(str(slide.pk), name or slide.store)
     except TileStoreDamaged as error:
         raise WrongState(f"{error} An operator can prepare the slide again.") from error
 

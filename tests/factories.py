@@ -14,7 +14,7 @@ from analysis.models import Lesion, ModelVersion, Run
 from review.assigning import assign_case
 from review.enums import AssignmentRole
 from review.models import Assignment
-from slides.enums import Protocol, ScaleState, SlideState
+from slides.enums import Protocol, ScaleState, SlideState, TileCheck
 from slides.models import Case, Node, Slide
 
 PASSWORD = "a long password for tests"
@@ -43,6 +43,7 @@ def make_slide(case: Case, *, node: str = "LN1", state: SlideState = SlideState.
         "mpp_y": 0.5,
         "scale_state": ScaleState.OK,
         "tissue_mm2": 20.0,
+        "tile_check": TileCheck.DONE,
         "position": case.slides.count(),
     }
     label = Node.objects.get_or_create(case=case, label=node)[0] if node else None

@@ -26,13 +26,13 @@ from analysis.detector.calibration import calibrated
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.detection import Detection, LesionFinding, TissueSummary, detection_to_json
 from analysis.detector.engine import ENGINES, Engine, EngineUnavailable, open_engine
-from analysis.detector.focus import Focus, find_blur
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_lesions
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading import PROBABILITY_STEPS, PROFILES, DetectionCancelled, Maps, SlideReading
 from analysis.detector.reading_plan import MAP_MPP, Grid
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
+from slides.wsi.focus import Focus, find_blur
 from slides.wsi.tissue import tissue_mask
 
 __all__ = [

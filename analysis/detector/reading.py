@@ -20,10 +20,10 @@ from analysis.detector import drift
 from analysis.detector.block_store import Arrays, BlockStore
 from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
 from analysis.detector.engine import Engine
-from analysis.detector.focus import cell_sharpness
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import Grid, Window, plan_windows
 from analysis.detector.weights import LoadedModel
+from slides.wsi.focus import cell_sharpness
 from slides.wsi.pixels import Pixels
 
 PROFILES = ("standard", "fast")

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MAP_MPP = 8.0
+from slides.wsi.focus import CELL_UM
+
+MAP_MPP = CELL_UM
 WINDOW_ALIGN_PX = 64
 """The coarsest stride: windows whose places differ by multiples of it see the slide in the same phase."""
 SIZE_ALIGN_PX = 32

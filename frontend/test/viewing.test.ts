@@ -1,31 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { bytesInWords, millimetres, percent, probability } from "../src/numbers";
 import { createStore } from "../src/store";
-import { sha256OfBlob } from "../src/upload/digest";
-import { isLitter } from "../src/upload/dropped-files";
 import { ActiveTime } from "../src/viewer/active-time";
 import { Coverage, tissueCells } from "../src/viewer/coverage";
 import { chooseDrawer, isSoftwareRenderer } from "../src/viewer/software-webgl";
-
-describe("SHA-256 in pieces", () => {
-  test("equals the published digests", async () => {
-    expect(await sha256OfBlob(new Blob([]))).toBe("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-    expect(await sha256OfBlob(new Blob(["abc"]))).toBe("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  });
-
-  test("does not depend on where the pieces are cut, and tells its progress to the end", async () => {
-    const bytes = Uint8Array.from({ length: 100_003 }, (_, i) => (i * 31) % 251);
-    const shares: number[] = [];
-    const cut = await sha256OfBlob(new Blob([bytes]), (share) => shares.push(share), 4096);
-    const whole = [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    expect(cut).toBe(whole);
-    expect(shares.at(-1)).toBe(1);
-  });
-});
-
-test("what an operating system leaves in a folder is not a slide", () => {
-  expect([".DS_Store", "Thumbs.db", "desktop.ini", "a.svs", "._a.svs"].map(isLitter)).toEqual([true, true, true, false, true]);
-});
 
 describe("coverage", () => {
   const frameAt = (scale: number, x0: number, y0: number) => ({ scale, dx: -x0 * scale, dy: -y0 * scale, width: 1000, height: 1000 });

@@ -14,6 +14,7 @@ COLOURS = {
     "migrate": 36,
     "web": 32,
     "ingest": 33,
+    "check": 33,
     "detect": 93,
     "scheduler": 96,
     "demo": 36,

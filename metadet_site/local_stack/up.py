@@ -179,6 +179,7 @@ class LocalStack:
         cores = os.cpu_count() or 1
         return [
             self._worker("ingest", threads=1),
+            self._worker("check", threads=1),  # apart from ingest: the next slide need not wait until one is checked
             # one core stays free for the web server and the database
             self._worker("detect", threads=max(1, cores - 1)),
             Service(

@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Any
 
 from slides.wsi.errors import SlideRefused, WsiError
-from slides.wsi.properties import ScaleState
+from slides.wsi.facts import file_facts, scale_words
 from slides.wsi.sandbox import DEFAULT_LIMITS, Description, Limits, describe
 
 READY, QUARANTINED = "ready", "quarantined"
-_SCALE_WORDS = {
-    ScaleState.OK: "",
-    ScaleState.MISSING: "The file does not say how large a pixel is: an operator must enter it before detection.",
-    ScaleState.IMPLAUSIBLE: "The pixel size in the file cannot be right: an operator must correct it before detection.",
-}
+
+
+_OWN_READER = ("tiff", "ome-tiff")
+
+
+def opened_by(format_: str) -> str:
+    """The reader that described a file of this SlideProperties.format."""
+    if format_ in _OWN_READER:
+        return "own TIFF reader"
+    return "large_image" if format_ == "large_image" else "OpenSlide"
 
 
 def describe_in_words(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
@@ -29,8 +34,10 @@ def _ready(description: Description) -> dict[str, Any]:
     properties, store = description.properties, description.store
     return {
         "state": READY,
-        "reason": _SCALE_WORDS[ScaleState(properties.scale_state)],
+        "reason": scale_words(properties.scale_state),
+        "facts": file_facts(properties, store),
         "format": properties.format,
+        "opened_by": opened_by(properties.format),
         "vendor": properties.vendor,
         "width": properties.width,
         "height": properties.height,

@@ -52,12 +52,15 @@ def _watch(decoder: int, lifeline: int) -> int:
 
 def _decode(start: dict[str, Any], requests: int, replies: int, ring: int, *, namespaces: bool) -> int:
     try:
-        places = _close_off(start, namespaces=namespaces)
+        places, held = close_off(start, namespaces=namespaces)
     except NotIsolated as refused:
         messages.send(replies, {"not_isolated": str(refused)})
         return 0
     try:
-        _run(start, places, requests, replies, ring)
+        if start["task"] == "hello":
+            messages.send(replies, {"done": held})
+        else:
+            _run(start, places, requests, replies, ring)
     except SlideRefused as refused:
         messages.send(replies, {"refused": refused.code.value, "message": refused.message})
     except WsiError as error:
@@ -73,45 +76,65 @@ def _decode(start: dict[str, Any], requests: int, replies: int, ring: int, *, na
     return 0
 
 
-def _close_off(start: dict[str, Any], *, namespaces: bool) -> dict[str, Path]:
-    """Take everything away; where slide, output, associated and store are from now on."""
-    outside = {name: Path(start[name]) for name in ("slide", "store", "output", "associated") if start.get(name)}
+def close_off(start: dict[str, Any], *, namespaces: bool) -> tuple[dict[str, Path], dict[str, bool]]:
+    """Take everything away. Where slide, output, associated and store are from now on, and which of the walls hold that
+    not every kernel offers."""
+    outside = {
+        name: Path(start[name]) for name in ("slide", "store", "checked", "output", "associated") if start.get(name)
+    }
     places = outside
     files = [(Path(name), Path(name)) for name in start["files"]]
     if namespaces:
         places = {name: _SLIDE / path.name if name == "slide" else Path("/") / name for name, path in outside.items()}
         files = [(_SLIDE / path.name, path) for _, path in files]
-    store = [(places["store"], outside["store"])] if "store" in outside else []
+    store = [(places[name], outside[name]) for name in ("store", "checked") if name in outside]
     writable = [(places[name], outside[name]) for name in ("output", "associated") if name in outside]
     view = View((*files, *store), tuple(writable))
     if namespaces:
         isolation.show_only(view, code=_CODE)
     os.environ["TMPDIR"] = str(places.get("output", "/nowhere"))
     os.umask(0o077)
+    os.nice(int(start.get("nice", 0)))
     isolation.limit_resources(**start["limits"])
     isolation.limit_processes()
     isolation.drop_privileges()
     isolation.die_with_parent()
-    isolation.allow_only_view(view, code=_CODE)
-    syscall_filter.install()
-    return places
+    held = {"landlock": isolation.allow_only_view(view, code=_CODE), "filter": syscall_filter.install()}
+    return places, held
 
 
 def _run(start: dict[str, Any], places: dict[str, Path], requests: int, replies: int, ring: int) -> None:
-    if start["task"] == "hello":
-        messages.send(replies, {"done": {}})
+    if start["task"] == "unpack":
+        from slides.wsi import archives
+
+        members = archives.unpack(
+            places["slide"],
+            places["output"],
+            room_bytes=start["room_bytes"],
+            free_bytes=start["free_bytes"],
+            on_progress=_progress_to(replies),
+        )
+        messages.send(replies, {"done": {"members": [member.to_json() for member in members]}})
         return
     from slides.wsi.reader import open_slide
 
     override = tuple(start["mpp_override"]) if start.get("mpp_override") else None
-    with open_slide(places["slide"], mpp_override=override, store=places.get("store")) as reader:
+    with open_slide(
+        places["slide"], mpp_override=override, store=places.get("store"), checked=places.get("checked")
+    ) as reader:
         if start["task"] == "describe":
             described = {"properties": reader.properties.to_json(), "store": reader.store_plan.to_json()}
             messages.send(replies, {"done": described})
         elif start["task"] == "prepare":
             from slides.wsi import preparing  # SciPy takes half a second to load: only where it is used
 
-            made = preparing.prepare_slide(reader, places["output"], places.get("associated"), _progress_to(replies))
+            made = preparing.prepare_slide(
+                reader,
+                places["output"],
+                places.get("associated"),
+                _progress_to(replies),
+                first_look_above=int(start["first_look_above"]),
+            )
             messages.send(replies, {"done": made})
         else:
             messages.send(replies, {"done": {"properties": reader.properties.to_json()}})

@@ -20,6 +20,7 @@ class RefusalCode(StrEnum):
     DECODER_TIMEOUT = "decoder_timeout"
     OUT_OF_MEMORY = "out_of_memory"
     NO_SPACE = "no_space"
+    BAD_ARCHIVE = "bad_archive"
 
 
 class WsiError(Exception):

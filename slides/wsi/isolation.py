@@ -29,6 +29,7 @@ _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _INSIDE_ID = 1000
 
 PROCESS_LIMIT = 64
+_DICOM = (".dcm", "")
 DEVICES = tuple(Path("/dev") / name for name in ("null", "zero", "urandom"))
 
 
@@ -176,11 +177,12 @@ def die_with_parent() -> None:
 def allow_only_view(view: View, *, code: Path) -> bool:
     """Landlock rules for the paths of `view` as they are now. False where the kernel has no Landlock.
 
-    OpenSlide looks at the names beside a DICOM file for the rest of its series, and gives up if it may not.
+    OpenSlide looks at the names beside a DICOM file for the rest of its series, and gives up if it may not; beside no
+    other file may names be read.
     """
     return file_rules.allow_only(
         read=[*interpreter_paths(code), *(inside for inside, _ in view.read_only)],
         write=[inside for inside, _ in view.writable],
-        names={inside.parent for inside, _ in view.read_only},
+        names={inside.parent for inside, _ in view.read_only if inside.suffix.lower() in _DICOM and inside.is_file()},
         devices=DEVICES,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,13 @@ class LevelSource(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class ApartSource(Protocol):
+    """A LevelSource that several threads may ask at once."""
+
+    def read_apart(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels: ...
 
 
 def paste(target: Pixels, patch: Rgb | None, *, x: int, y: int, width: int, height: int) -> None:

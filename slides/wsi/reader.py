@@ -5,8 +5,10 @@ Where the tiles are baseline JPEG, pixels are read from them directly, whichever
 """
 
 import io
+import math
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,9 +17,12 @@ import openslide
 from PIL import Image, ImageCms
 
 from slides.wsi import dicom, tiff_walk
+from slides.wsi.damaged_tiles import DamagedTiles
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
 from slides.wsi.geometry import Level
-from slides.wsi.pixels import LevelSource, Pixels, Rgb
+from slides.wsi.jpeg_stream import EOI
+from slides.wsi.level_check import KeptLevels
+from slides.wsi.pixels import LevelSource, Mask, Pixels, Rgb
 from slides.wsi.properties import (
     NO_SCALE,
     Scale,
@@ -27,6 +32,7 @@ from slides.wsi.properties import (
     positive_number,
 )
 from slides.wsi.resample import read_scaled
+from slides.wsi.slide_files import files_of
 from slides.wsi.source_jpeg_tiles import JpegTileSource
 from slides.wsi.source_large_image import LargeImageSource
 from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
@@ -40,7 +46,13 @@ from slides.wsi.tile_store import PASS_THROUGH, load_index
 
 LARGEST_ICC_BYTES = 4 << 20
 LARGEST_ASSOCIATED_PIXELS = 64_000_000
+_LARGEST_SLIDEDAT = 1 << 20
+_MOST_LOOKED_AT = 2000
+_EVEN = 16  # grey levels between bright and dark of an area without anything on it
 _PLAIN_TILED = {"aperio", "generic-tiff", "philips"}  # OpenSlide vendors whose tiles neither overlap nor move
+_READ_AS_PLAIN_TIFF = {None, "generic-tiff", "aperio"}
+"""Where OpenSlide fails on another vendor's file, its tiles may overlap or lie elsewhere: a plain reader would be wrong."""
+_PLAIN_COMPRESSIONS = (1, 5, 8, 32946)  # none, LZW, deflate
 _NEEDS_FOLDER = {".mrxs": "its folder of the same name", ".vms": "the files it lists", ".vmu": "the files it lists"}
 
 
@@ -60,7 +72,14 @@ class _Opened:
 class SlideReader:
     """A context manager. Coordinates `x0, y0` are pixels of level 0, origin top left of the whole scan."""
 
-    def __init__(self, path: Path, opened: _Opened, *, scale: tuple[float, float] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        opened: _Opened,
+        *,
+        scale: tuple[float, float] | None = None,
+        damaged: DamagedTiles | None = None,
+    ) -> None:
         self.path = path
         self.properties = opened.properties
         self.source = opened.source
@@ -70,6 +89,7 @@ class SlideReader:
         self._slide = opened.slide
         self._layout = opened.layout
         self._scale = scale
+        self._damaged = damaged
 
     @property
     def store_plan(self) -> StorePlan:
@@ -106,30 +126,12 @@ class SlideReader:
         self, x0: float, y0: float, width_px: int, height_px: int, pixel0_x: float, pixel0_y: float
     ) -> Pixels:
         """As read_at_mpp, with the size of a wanted pixel given in level-0 pixels: needs no scale."""
-        return read_scaled(
+        pixels = read_scaled(
             self.source, x0=x0, y0=y0, width=width_px, height=height_px, pixel0_x=pixel0_x, pixel0_y=pixel0_y
         )
-
-    def thumbnail(self, max_px: int) -> Rgb:
-        """The whole slide with its longer side at most max_px."""
-        return self.overview(max_px).rgb
-
-    def overview(self, max_px: int) -> Pixels:
-        width, height = self.properties.width, self.properties.height
-        pixel0 = max(1.0, max(width, height) / max_px)
-        return self.overview_at(pixel0, pixel0)
-
-    def overview_at(self, pixel0_x: float, pixel0_y: float) -> Pixels:
-        """The whole slide at a given size of pixel (level-0 pixels), put together from strips to bound memory."""
-        width = max(1, round(self.properties.width / pixel0_x))
-        height = max(1, round(self.properties.height / pixel0_y))
-        whole = Pixels.white(width, height)
-        step = max(1, int((1 << 24) / (width * pixel0_x * pixel0_y)))
-        for top in range(0, height, step):
-            rows = min(step, height - top)
-            strip = self.read_at_downsample(0, top * pixel0_y, width, rows, pixel0_x, pixel0_y)
-            whole.rgb[top : top + rows], whole.failed[top : top + rows] = strip.rgb, strip.failed
-        return whole
+        if self._damaged:
+            self._damaged.mark(pixels.failed, x0=x0, y0=y0, pixel0_x=pixel0_x, pixel0_y=pixel0_y)
+        return pixels
 
     def associated_images(self) -> dict[str, Rgb]:
         """Label, macro and thumbnail by name, those that could be read. They may show a patient's name."""
@@ -141,10 +143,18 @@ class SlideReader:
         return images
 
     def _associated(self, name: str) -> Rgb | None:
-        if self._slide is not None and name in self._slide.associated_images:
+        if self._slide is not None and name in set(self._slide.associated_images):
+            said = self._slide.properties
+            size = [
+                positive_number(said.get(f"openslide.associated.{name}.{side}", "")) for side in ("width", "height")
+            ]
+            if (size[0] or 0) * (size[1] or 0) > LARGEST_ASSOCIATED_PIXELS:
+                return None
             try:
                 return on_white(np.asarray(self._slide.associated_images[name]))
             except openslide.OpenSlideError:
+                self._slide.close()  # it is lost after an error
+                self._slide = openslide.OpenSlide(self.path)
                 return None
         directory = label_and_macro(self._layout).get(name) if self._layout else None
         if directory is None or directory.width * directory.height > LARGEST_ASSOCIATED_PIXELS:
@@ -157,6 +167,17 @@ class SlideReader:
             return source.read_level(0, 0, 0, directory.width, directory.height).rgb
         finally:
             source.close()
+
+    def leave_out_levels(self, numbers: Collection[int]) -> None:
+        """As if the file did not have these levels: they show something else than its full resolution."""
+        if not numbers:
+            return
+        kept = [level.index for level in self.source.levels if level.index not in numbers]
+        if isinstance(self.source, JpegTileSource):
+            self.source = self.source.only(kept)
+        else:
+            self.source = KeptLevels(self.source, kept)
+        self.properties = replace(self.properties, levels=self.source.levels)
 
     def close(self) -> None:
         self.source.close()
@@ -171,19 +192,28 @@ class SlideReader:
 
 
 def open_slide(
-    path: Path, *, mpp_override: tuple[float, float] | None = None, store: Path | None = None
+    path: Path,
+    *,
+    mpp_override: tuple[float, float] | None = None,
+    store: Path | None = None,
+    checked: Path | None = None,
 ) -> SlideReader:
     """Open a slide file, or the folder of a DICOM series. Raises SlideRefused with the reason.
 
     `store`: the tile store made from this slide; pixels then come from its ready levels, which is much faster for
-    files whose own tiles are not JPEG or whose levels are far apart.
+    files whose own tiles are not JPEG or whose levels are far apart. `checked`: the tile store, for its list of damaged
+    tiles alone.
     """
     path = Path(path)
     opened = _open(path)
     if store is not None:
         opened.source.close()
         opened = replace(opened, source=_store_source(store, path))
-    return SlideReader(path, opened, scale=mpp_override)
+    damaged = DamagedTiles.of_store(checked) if checked else None
+    reader = SlideReader(path, opened, scale=mpp_override, damaged=damaged)
+    if damaged:
+        reader.leave_out_levels(damaged.levels_left_out)
+    return reader
 
 
 def _store_source(folder: Path, slide_file: Path) -> JpegTileSource:
@@ -197,8 +227,10 @@ def _store_source(folder: Path, slide_file: Path) -> JpegTileSource:
 
 def _open(path: Path) -> _Opened:
     path = _file_of(path)
-    if path.suffix.lower() in (".dcm", "") and dicom.is_dicom(path):
+    if dicom.is_dicom(path):  # also where its preamble makes it a TIFF at the same time
         dicom.check(path)
+        dicom.check_series(files_of(path)[1:])  # the rest of its series lies beside it
+        return _open_other(path)
     if not tiff_walk.is_tiff(path):
         return _open_other(path)
     layout = tiff_walk.walk(path)
@@ -206,18 +238,23 @@ def _open(path: Path) -> _Opened:
     try:
         slide = OpenSlideSource(path)
     except openslide.OpenSlideError as error:
+        if layout.ndpi or openslide.OpenSlide.detect_format(path) not in _READ_AS_PLAIN_TIFF:
+            raise _refused_by_openslide(path, str(error)) from error
         return _open_tiff(path, layout, openslide_said=str(error))
-    if _openslide_sees_less(slide, layout):
+    if _openslide_sees_otherwise(slide, layout):
         slide.close()
         return _open_tiff(path, layout, openslide_said="")
     return _described_by_openslide(path, slide, layout)
 
 
-def _openslide_sees_less(source: OpenSlideSource, layout: tiff_walk.TiffLayout) -> bool:
-    """OME-TIFF: its lower levels and its pixel size lie where OpenSlide's plain TIFF reader does not look."""
+def _openslide_sees_otherwise(source: OpenSlideSource, layout: tiff_walk.TiffLayout) -> bool:
+    """OpenSlide's plain TIFF reader does not look where OME-TIFF keeps levels and pixel size, and takes any tiled image
+    for a level."""
     if source.slide.properties.get("openslide.vendor") != "generic-tiff":
         return False
-    return "<OME" in layout.main[0].description[:4000] or len(levels_of(layout)) > len(source.levels)
+    if (layout.image.width, layout.image.height) != source.slide.dimensions:
+        return True
+    return "<OME" in layout.image.description[:4000] or len(levels_of(layout)) != len(source.levels)
 
 
 def _file_of(path: Path) -> Path:
@@ -240,13 +277,46 @@ def _file_of(path: Path) -> Path:
 
 def _open_other(path: Path) -> _Opened:
     """Not TIFF: what OpenSlide knows, then large_image."""
+    _check_jpeg_companions(path)
+    _check_mirax_size(path)
     try:
         return _described_by_openslide(path, OpenSlideSource(path), None)
-    except openslide.OpenSlideUnsupportedFormatError:
-        pass
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        if path.suffix.lower() in _NEEDS_FOLDER:
+            raise _refused_by_openslide(path, str(error)) from error
     except openslide.OpenSlideError as error:
         raise _refused_by_openslide(path, str(error)) from error
     return _open_with_large_image(path, said="")
+
+
+def _check_jpeg_companions(path: Path) -> None:
+    """A Hamamatsu VMS slide is a list of JPEG files; of a cut one OpenSlide shows the missing part as grey."""
+    if path.suffix.lower() != ".vms":
+        return
+    for image in files_of(path):
+        if image.suffix.lower() == ".jpg" and EOI not in _last_bytes(image):
+            raise SlideRefused(
+                RefusalCode.TRUNCATED,
+                f"The file {image.name} of the slide is truncated at byte {image.stat().st_size:,}: the copy did not finish. "
+                "Copy the slide with all its files from the scanner again.",
+            )
+
+
+def _check_mirax_size(path: Path) -> None:
+    """OpenSlide walks over as many images as Slidedat.ini names, however many that are."""
+    index = path.with_suffix("") / "Slidedat.ini"
+    if path.suffix.lower() != ".mrxs" or not index.is_file():
+        return
+    with index.open("rb") as file:
+        said = re.findall(rb"^\s*IMAGENUMBER_[XY]\s*=\s*(-?\d+)", file.read(_LARGEST_SLIDEDAT), re.MULTILINE)
+    if math.prod(abs(int(number)) for number in said) > tiff_walk.LARGEST_TILE_COUNT:
+        raise SlideRefused(RefusalCode.TOO_LARGE, "The slide claims more images than any scanner makes. It is damaged.")
+
+
+def _last_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        return file.read()
 
 
 def _refused_by_openslide(path: Path, said: str) -> SlideRefused:
@@ -287,7 +357,7 @@ def _described_by_openslide(path: Path, source: OpenSlideSource, layout: tiff_wa
     said = dict(source.slide.properties)
     vendor = said.get("openslide.vendor", "unknown")
     tiff_levels = _matching_levels(layout, source) if layout is not None and vendor in _PLAIN_TILED else ()
-    orientation = layout.main[0].orientation if layout is not None and vendor == "generic-tiff" else 1
+    orientation = layout.image.orientation if layout is not None and vendor == "generic-tiff" else 1
     icc = _icc_of(source.slide)
     associated = tuple(sorted(set(source.slide.associated_images) | set(label_and_macro(layout) if layout else ())))
     scale = scale_of(said)
@@ -320,8 +390,8 @@ def _matching_levels(layout: tiff_walk.TiffLayout, source: OpenSlideSource) -> t
     OpenSlide may show more: padded last levels of one tile that have the size of the level before.
     """
     levels = levels_of(layout)
-    shown = set(source.slide.level_dimensions)
-    return levels if {(each.directory.width, each.directory.height) for each in levels} == shown else ()
+    shown = {(level.width, level.height) for level in source.levels}
+    return levels if {(each.level.width, each.level.height) for each in levels} == shown else ()
 
 
 def _fast_source(
@@ -330,22 +400,79 @@ def _fast_source(
     """Direct JPEG tiles where they are plain baseline JPEG, else the given source."""
     if not tiff_levels:
         return slow, PassThrough(False, f"the tiles of a {vendor} file cannot be served as they are")
+    empty = _empty_tiles(tiff_levels[0])
+    if vendor == "philips" and empty.any():
+        return slow, PassThrough(False, "it leaves out the tiles of bare glass, which must be drawn")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     pass_through = judge_pass_through(descriptor, tiff_levels)
     if not pass_through.possible:
         os.close(descriptor)
-        return slow, pass_through
+        decoded = _decoded_directly(path, slow, tiff_levels)
+        if isinstance(decoded, OpenSlideSource):  # it shows empty tiles as glass; Aperio's scanners leave out nothing
+            decoded.mark_lost(empty if vendor == "aperio" else _lost_tiles(decoded, empty))
+        return decoded, pass_through
     slow.close()
     return JpegTileSource(index_tiles(descriptor, tiff_levels, file=0), [descriptor]), pass_through
 
 
+def _empty_tiles(tiff_level: TiffLevel) -> Mask:
+    """bool (rows, cols) of the tiles without any data."""
+    level, directory = tiff_level.level, tiff_level.directory
+    if not directory.tiled:
+        return np.zeros((level.rows, level.cols), np.bool_)
+    cols = -(-directory.width // directory.tile_width)
+    rows = -(-directory.height // directory.tile_height)
+    mask: Mask = directory.segments()[1][: rows * cols].reshape(rows, cols)[: level.rows, : level.cols] == 0
+    return mask
+
+
+def _lost_tiles(source: OpenSlideSource, empty: Mask) -> Mask:
+    """Which of the empty tiles of the full resolution were not left out on purpose: a reduced level shows something there.
+
+    Writers leave out tiles of bare glass in all levels alike. Without a reduced level nothing can be told: lost.
+    """
+    if not empty.any() or len(source.levels) == 1:
+        return empty
+    full, reduced = source.levels[0], source.levels[1]
+    lost = empty.copy()
+    for row, col in np.argwhere(empty)[:_MOST_LOOKED_AT]:
+        left, top = col * full.tile_width / reduced.downsample, row * full.tile_height / reduced.downsample
+        size = [max(1, int(side / reduced.downsample) - 4) for side in (full.tile_width, full.tile_height)]
+        shown = source.read_level(reduced.index, int(left) + 2, int(top) + 2, *size).rgb
+        darkest, brightest = np.percentile(shown, (1, 99), axis=(0, 1))
+        lost[row, col] = (brightest - darkest).max() > _EVEN
+    return lost
+
+
+def _decoded_directly(path: Path, slow: LevelSource, tiff_levels: tuple[TiffLevel, ...]) -> LevelSource:
+    """Plain RGB tiles need nothing of OpenSlide, and are decoded four times as fast without it. JPEG 2000 stays with it:
+    its colours have more than one meaning."""
+    if isinstance(slow, TiffSource):
+        return slow
+    for level in tiff_levels:
+        directory = level.directory
+        plain = directory.compression in _PLAIN_COMPRESSIONS and directory.photometric == tiff_walk.RGB
+        if not (plain and directory.tiled and directory.samples == 3 and directory.bits == 8):
+            return slow
+    try:
+        direct = TiffSource(path, tiff_levels)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 tifffile raises what its parsing runs into; OpenSlide can read it
+        return slow
+    slow.close()
+    return direct
+
+
 def _open_tiff(path: Path, layout: tiff_walk.TiffLayout, *, openslide_said: str) -> _Opened:
     """A TIFF that OpenSlide does not take: flat, in strips, OME."""
-    first = layout.main[0]
+    first = layout.image
     levels = levels_of(layout)
     try:
         slow: LevelSource = TiffSource(path, levels)
-    except (ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 tifffile raises what its parsing runs into; all mean "cannot be read"
         return _open_with_large_image(path, said=f"{error}; {openslide_said}")
     source, pass_through = _fast_source(path, slow, levels, "TIFF")
     if first.orientation != 1:
@@ -382,12 +509,13 @@ def _icc_of(slide: openslide.OpenSlide) -> bytes:
 
 
 def _usable_icc(data: bytes) -> bytes:
-    """A monstrous or unreadable colour profile is left out: that changes colours slightly and nothing else."""
+    """A monstrous or unusable colour profile is left out: that changes colours slightly and nothing else."""
     if not 0 < len(data) <= LARGEST_ICC_BYTES:
         return b""
     try:
-        ImageCms.ImageCmsProfile(io.BytesIO(data))
-    except (ImageCms.PyCMSError, OSError):
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
         return b""
     return data
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import LevelSource, Pixels
 
+_PIECE_PIXELS = 1 << 24
+_LARGEST_SECOND_READ = 1 << 26  # level-0 pixels
 _BLOCK = 32  # outputs at a time: the band of weights is narrow, so small dense products waste little
 
 
@@ -24,15 +26,56 @@ def read_scaled(
     """width x height pixels, each the mean of pixel0_x by pixel0_y level-0 pixels, from (x0, y0) on.
 
     Output pixel i covers level-0 [x0 + i * pixel0_x, x0 + (i + 1) * pixel0_x): the value depends on its place on the
-    slide alone, not on where a region was cut. `failed` where any part of the area failed.
+    slide alone, not on where a region was cut. `failed` where any part of the area failed, in every finer level too:
+    a broken tile of a reduced level hides nothing that can still be read.
     """
     level = level_for(source.levels, min(pixel0_x, pixel0_y))
+    area = {"x0": x0, "y0": y0, "pixel0_x": pixel0_x, "pixel0_y": pixel0_y}
+    pixels = read_from_level(source, level, width=width, height=height, **area)
+    for finer in sorted(source.levels, key=lambda each: -each.downsample):
+        if not pixels.failed.any():
+            break
+        if finer.downsample < level.downsample and pixel0_x * pixel0_y * pixels.failed.size <= _LARGEST_SECOND_READ:
+            again = read_from_level(source, finer, width=width, height=height, **area)
+            pixels.rgb[pixels.failed] = again.rgb[pixels.failed]
+            pixels.failed[:] &= again.failed
+    return pixels
+
+
+def read_from_level(
+    source: LevelSource,
+    level: Level,
+    *,
+    x0: float,
+    y0: float,
+    width: int,
+    height: int,
+    pixel0_x: float,
+    pixel0_y: float,
+) -> Pixels:
+    """As read_scaled, from one level alone."""
     across = _Axis(x0 / level.downsample, pixel0_x / level.downsample, width)
     down = _Axis(y0 / level.downsample, pixel0_y / level.downsample, height)
     pixels = source.read_level(level.index, across.first, down.first, across.count, down.count)
     if across.identity and down.identity:
         return pixels
     return Pixels(_resampled(pixels.rgb, across, down), _failed(pixels.failed, across, down))
+
+
+def overview_of(source: LevelSource, pixel0_x: float, pixel0_y: float) -> Pixels:
+    """The whole slide at a given size of pixel (level-0 pixels), put together from pieces to bound memory."""
+    level0 = source.levels[0]
+    width, height = max(1, round(level0.width / pixel0_x)), max(1, round(level0.height / pixel0_y))
+    whole = Pixels.white(width, height)
+    read = level_for(source.levels, min(pixel0_x, pixel0_y)).downsample
+    rows = max(1, int(_PIECE_PIXELS / (width * (pixel0_x / read) * (pixel0_y / read))))
+    for top in range(0, height, rows):
+        count = min(rows, height - top)
+        strip = read_scaled(
+            source, x0=0, y0=top * pixel0_y, width=width, height=count, pixel0_x=pixel0_x, pixel0_y=pixel0_y
+        )
+        whole.rgb[top : top + count], whole.failed[top : top + count] = strip.rgb, strip.failed
+    return whole
 
 
 class _Axis:

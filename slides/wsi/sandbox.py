@@ -5,30 +5,45 @@ A child that crashes, hangs, or runs out of memory ends as SlideRefused with a r
 
 import math
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from slides.wsi import file_rules, messages, tile_store
+from slides.wsi import messages, tile_store
+from slides.wsi.archives import Member
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused, WsiError
 from slides.wsi.pixel_ring import LARGEST_READ_PIXELS, PixelRing, ReadRequest
 from slides.wsi.pixels import Pixels
 from slides.wsi.properties import ScaleState, SlideProperties
+from slides.wsi.quality import Quality
 from slides.wsi.slide_files import files_of
 from slides.wsi.store_plan import StorePlan
 
 _ROOT = Path(__file__).resolve().parents[2]
+_UNPACKING_MEMORY_BYTES = 512 << 20
 _LARGEST_IMAGE_BYTES = 64 << 20
 _ASSOCIATED = ("label", "macro")
+_ASSOCIATED_FILES = {f"{name}.png": _LARGEST_IMAGE_BYTES for name in _ASSOCIATED}
+_STORE_FILES = {
+    "index.json": 16 << 20,
+    "tiles.npy": 4 << 30,
+    "headers.bin": 64 << 20,
+    "pyramid.tif": 1 << 50,  # bounded by Limits.file_bytes
+    "thumbnail.jpg": _LARGEST_IMAGE_BYTES,
+}
 _MOST_AHEAD = 32
 _PARTING_SECONDS = 2.0
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
+_NEVER = 1 << 62
+_BACKGROUND_NICE = 10
+# Pictures of tiles are taken from the heap: fetching fresh pages from the kernel for each costs more than filling them.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "VIPS_CONCURRENCY": "2", "MALLOC_ARENA_MAX": "2",
                 "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}  # fmt: skip
 
 OnProgress = Callable[[str, float], None]
@@ -62,20 +77,18 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Tissue:
-    """`mm2` is None where the scale is not known; `fraction` of the whole scan, 0..1."""
-
-    mm2: float | None
-    fraction: float
-
-
-@dataclass(frozen=True, slots=True)
 class PreparedSlide:
+    """`checked`: every tile was decoded, the counts hold for the whole slide, and the low levels are made.
+
+    False: a first look on the levels of the file itself; to be prepared once more without `first_look_above`.
+    """
+
     properties: SlideProperties
     store: StorePlan
     tile_store: Path
     thumbnail: Path
-    tissue: Tissue
+    quality: Quality
+    checked: bool
     missing_tiles: int
     corrupt_tiles: int
     associated: dict[str, Path]
@@ -93,20 +106,57 @@ def prepare(
     path: Path,
     output_dir: Path,
     *,
-    associated_dir: Path,
+    associated_dir: Path | None,
+    first_look_above: int | None = None,
+    in_background: bool = False,
     limits: Limits = DEFAULT_LIMITS,
     on_progress: OnProgress = lambda stage, fraction: None,
 ) -> PreparedSlide:
     """Make the tile store and thumbnail of a slide in `output_dir`, label and macro in `associated_dir`.
 
-    Both folders must exist. Raises SlideRefused; what was written until then is left for the caller to remove.
+    Both folders must exist. `first_look_above`: a slide of more pixels is only made viewable, where that is possible
+    (PreparedSlide.checked). `in_background`: at low priority for the processor. Raises SlideRefused; what was written
+    until then is left for the caller to remove.
     """
-    start = {"task": "prepare", "output": str(output_dir.resolve()), "associated": str(associated_dir.resolve())}
+    start = {
+        "task": "prepare",
+        "output": str(output_dir.resolve()),
+        "associated": str(associated_dir.resolve()) if associated_dir else None,
+        "first_look_above": _NEVER if first_look_above is None else first_look_above,
+        "nice": _BACKGROUND_NICE if in_background else 0,
+    }
     with _Child(start, path, limits=limits) as child:
         answer = child.answer(seconds=limits.prepare_seconds, on_progress=on_progress)
+    check_written(output_dir, _STORE_FILES)
+    if associated_dir:
+        check_written(associated_dir, _ASSOCIATED_FILES)
     prepared = _believed(lambda said: _prepared_from(said, output_dir, associated_dir), answer)
     _finish_store(path, output_dir, prepared)
     return prepared
+
+
+def unpack(
+    path: Path,
+    output_dir: Path,
+    *,
+    room_bytes: int,
+    free_bytes: int,
+    limits: Limits = DEFAULT_LIMITS,
+    on_progress: OnProgress = lambda stage, fraction: None,
+) -> list[Member]:
+    """The members of a zip archive, each written to `member.written_in(output_dir)`. Raises SlideRefused.
+
+    At most `room_bytes` by rule and `free_bytes` by what the disk has; what was written before a refusal is left for
+    the caller to remove.
+    """
+    largest = min(limits.file_bytes, room_bytes, free_bytes)
+    limits = replace(limits, memory_bytes=min(limits.memory_bytes, _UNPACKING_MEMORY_BYTES), file_bytes=largest)
+    start = {
+        "task": "unpack", "output": str(output_dir.resolve()), "room_bytes": room_bytes, "free_bytes": free_bytes,
+    }  # fmt: skip
+    with _Child(start, path, limits=limits) as child:
+        answer = child.answer(seconds=limits.prepare_seconds, on_progress=on_progress)
+    return _believed(lambda said: _members_from(said, output_dir, room_bytes), answer)
 
 
 def open_pixels(
@@ -114,21 +164,37 @@ def open_pixels(
     *,
     mpp_override: tuple[float, float] | None = None,
     store: Path | None = None,
+    checked: Path | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> "PixelSource":
-    """Pixels of a slide, decoded in a child. `store`: its tile store, when there is one, is read instead: faster."""
-    return PixelSource(path, mpp_override=mpp_override, store=store, limits=limits)
+    """Pixels of a slide, decoded in a child. `store`: its tile store, when there is one, is read instead: faster.
+
+    `checked`: its tile store, only for what it says of damaged tiles: pixels over a tile of full resolution that is
+    damaged are `failed` also where a coarser level of the file could be read.
+    """
+    return PixelSource(path, mpp_override=mpp_override, store=store, checked=checked, limits=limits)
 
 
 class PixelSource:
     """A context manager. `mpp_x`, `mpp_y` are the override, else the file's own where they are plausible, else None."""
 
     def __init__(
-        self, path: Path, *, mpp_override: tuple[float, float] | None, store: Path | None, limits: Limits
+        self,
+        path: Path,
+        *,
+        mpp_override: tuple[float, float] | None,
+        store: Path | None,
+        checked: Path | None,
+        limits: Limits,
     ) -> None:
         self._limits = limits
         self._ring = PixelRing(limits.ring_bytes)
-        start = {"task": "pixels", "mpp_override": mpp_override, "store": str(store.resolve()) if store else None}
+        start = {
+            "task": "pixels",
+            "mpp_override": mpp_override,
+            "store": str(store.resolve()) if store else None,
+            "checked": str(checked.resolve()) if checked else None,
+        }
         self._child = _Child(start, path, limits=limits, ring=self._ring)
         self._planned: Iterator[ReadRequest] = iter(())
         self._waiting: ReadRequest | None = None
@@ -266,7 +332,7 @@ class _Child:
         self._process = subprocess.Popen(
             [sys.executable, "-E", "-s", "-B", "-m", "slides.wsi.child", *map(str, inherited)],
             cwd=_ROOT,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -363,54 +429,69 @@ class _NotIsolated(WsiError):
 
 
 class _Kernel:
-    """Whether this machine lets us use namespaces, found out once by trying."""
+    """What of the walls around the child this machine offers, found out once by a child that says hello."""
 
     _lock = threading.Lock()
-    _missing: str | None = None
-    _tried = False
+    _missing: tuple[str | None, list[str]] | None = None
 
     @classmethod
     def offers_namespaces(cls) -> bool:
-        return cls.missing() is None
+        return cls.missing()[0] is None
 
     @classmethod
-    def missing(cls) -> str | None:
+    def missing(cls) -> tuple[str | None, list[str]]:
+        """Why there are no namespaces (None: there are), and which other walls do not hold."""
         with cls._lock:
-            if not cls._tried:
+            if cls._missing is None:
                 cls._missing = cls._try()
-                cls._tried = True
             return cls._missing
 
+    @classmethod
+    def _try(cls) -> tuple[str | None, list[str]]:
+        try:
+            return None, cls._not_held(namespaces=True)
+        except _NotIsolated as refused:
+            why = str(refused)
+        except SlideRefused as refused:
+            why = "own namespaces (" + "; ".join([refused.message, *getattr(refused, "__notes__", [])]) + ")"
+        return why, cls._not_held(namespaces=False)
+
     @staticmethod
-    def _try() -> str | None:
+    def _not_held(*, namespaces: bool) -> list[str]:
         child = _Child.__new__(_Child)
         child._limits, child._ring = Limits(), None
         child._start = {
             "task": "hello", "slide": sys.executable, "files": [],
             "limits": {"memory_bytes": 1 << 30, "cpu_seconds": 20, "file_bytes": 1 << 20},
         }  # fmt: skip
-        child._spawn(namespaces=True)
+        child._spawn(namespaces=namespaces)
         with child:
-            try:
-                child.answer(seconds=20)
-            except _NotIsolated as refused:
-                return str(refused)
-            except SlideRefused as refused:
-                return "own namespaces (" + "; ".join([refused.message, *getattr(refused, "__notes__", [])]) + ")"
-        return None
+            held = child.answer(seconds=20)
+        return [wall for wall in ("landlock", "filter") if held.get(wall) is not True]
 
 
 def isolation_report() -> list[str]:
     """What closes the decoding child off on this machine, and what is missing, for the start-up check."""
-    held = "limits on memory, time, files and processes; no privileges; a filter of system calls"
-    if file_rules.version():
-        held += "; Landlock rules for files"
-    missing = _Kernel.missing()
-    if missing is None:
-        return [f"Slides are decoded in own user, mount, process, network and IPC namespaces, with {held}."]
-    report = [f"Slides are decoded with {held}.", f"MISSING: own namespaces. The system refused {missing}."]
-    if not file_rules.version():
-        report.append("MISSING: Landlock. The decoder can read every file that this account can read.")
+    no_namespaces, not_held = _Kernel.missing()
+    held = ["limits on memory, time, files and processes", "no privileges"]
+    if "filter" not in not_held:
+        held.append("a filter of system calls")
+    if "landlock" not in not_held:
+        held.append("Landlock rules for files")
+    walls = "; ".join(held)
+    if no_namespaces is None:
+        report = [f"Slides are decoded in own user, mount, process, network and IPC namespaces, with {walls}."]
+    else:
+        report = [
+            f"Slides are decoded with {walls}.",
+            f"MISSING: own namespaces. The system refused {no_namespaces}.",
+        ]
+        if "landlock" in not_held:
+            report.append("MISSING: Landlock. The decoder can read every file that this account can read.")
+    if "filter" in not_held:
+        report.append(
+            "MISSING: the filter of system calls. The decoder can ask the kernel for anything this account may."
+        )
     return report
 
 
@@ -452,26 +533,49 @@ def _plan_from(answer: Mapping[str, Any]) -> StorePlan:
     return StorePlan.from_json(answer["store"])
 
 
-def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path) -> PreparedSlide:
-    mm2, fraction = answer["tissue"]["mm2"], float(answer["tissue"]["fraction"])
-    if not 0 <= fraction <= 1 or not (mm2 is None or 0 <= float(mm2) < 1e6):
-        raise ValueError("impossible tissue area")
-    images = {name: associated / f"{name}.png" for name in _ASSOCIATED if name in answer["associated"]}
+def _prepared_from(answer: Mapping[str, Any], output: Path, associated: Path | None) -> PreparedSlide:
+    names = [name for name in _ASSOCIATED if name in answer["associated"]]
+    images = {name: associated / f"{name}.png" for name in names} if associated else {}
     thumbnail = output / "thumbnail.jpg"
     for image in (thumbnail, *images.values()):
-        if image.is_symlink() or not image.is_file() or image.stat().st_size > _LARGEST_IMAGE_BYTES:
-            raise ValueError(f"{image.name} is missing or too large")
+        if not image.is_file():
+            raise ValueError(f"{image.name} is missing")
     return PreparedSlide(
         properties=_properties_from(answer),
         store=_plan_from(answer),
         tile_store=output,
         thumbnail=thumbnail,
-        tissue=Tissue(None if mm2 is None else float(mm2), fraction),
+        quality=Quality.from_json(answer["quality"]),
+        checked=answer["checked"] is True,
         missing_tiles=int(answer["missing_tiles"]),
         corrupt_tiles=int(answer["corrupt_tiles"]),
         associated=images,
         seconds=float(answer["seconds"]),
     )
+
+
+def check_written(folder: Path, largest: Mapping[str, int]) -> None:
+    """Refuses what no honest child writes, before anything of it is opened: a link leads out of the folder, whoever
+    follows it. `largest`: the names that may be there, and how many bytes each may have. Raises SlideRefused."""
+    for entry in os.scandir(folder):
+        status = entry.stat(follow_symlinks=False)
+        plain = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+        if not plain or status.st_size > largest.get(entry.name, -1):
+            raise SlideRefused(
+                RefusalCode.DECODER_CRASHED,
+                "The program that decodes slides wrote what it should not. The file may be made to do harm: "
+                "do not open it elsewhere, and tell the administrator.",
+            )
+
+
+def _members_from(answer: Mapping[str, Any], output: Path, room_bytes: int) -> list[Member]:
+    members = [Member.from_json(said) for said in answer["members"]]
+    written = {member.written_in(output).name: member.size for member in members}
+    check_written(output, written)
+    there = {file.name: file.lstat().st_size for file in output.iterdir()}
+    if there != written or sum(written.values()) > room_bytes:
+        raise ValueError("other files than were announced")
+    return members
 
 
 def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
@@ -481,8 +585,6 @@ def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
     pyramid = output / "pyramid.tif"
     if len(document["files"]) > len(files):
         files.append(pyramid)
-    if pyramid.is_symlink():
-        raise SlideRefused(RefusalCode.DECODER_CRASHED, "The program that decodes slides wrote a link.")
     tile_store.check_bounds(index, [file.stat().st_size for file in files])
     document["files"] = [
         tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output)) for file in files

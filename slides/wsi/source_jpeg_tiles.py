@@ -10,6 +10,7 @@ import simplejpeg
 from slides.wsi import tile_store
 from slides.wsi.geometry import Level
 from slides.wsi.pixels import Pixels, Rgb, paste, tiles_under
+from slides.wsi.tile_index import only_levels
 from slides.wsi.tile_store import TileIndex
 
 _CACHE_BYTES = 96 << 20
@@ -40,16 +41,31 @@ class JpegTileSource:
         places = list(tiles_under(x=x, y=y, width=width, height=height, level=level))
         tiles = self._tiles([self.index.record_number(level_index, *place) for place in places], level)
         for (col, row), rgb in zip(places, tiles, strict=True):
-            left, top = col * level.tile_width, row * level.tile_height
-            paste(
-                pixels,
-                rgb,
-                x=left - x,
-                y=top - y,
-                width=min(level.tile_width, level.width - left),
-                height=min(level.tile_height, level.height - top),
-            )
+            self._paste(pixels, rgb, level, col, row, x, y)
         return pixels
+
+    def read_apart(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """As read_level, past the cache: several threads may call it at once."""
+        level = self.index.levels[level_index]
+        pixels = Pixels.white(width, height)
+        for col, row in tiles_under(x=x, y=y, width=width, height=height, level=level):
+            number = self.index.record_number(level_index, col, row)
+            rgb = self.decode(number, level)
+            if rgb is None:
+                self.unreadable.add(number)
+            self._paste(pixels, rgb, level, col, row, x, y)
+        return pixels
+
+    def _paste(self, pixels: Pixels, rgb: Rgb | None, level: Level, col: int, row: int, x: int, y: int) -> None:
+        left, top = col * level.tile_width, row * level.tile_height
+        paste(
+            pixels,
+            rgb,
+            x=left - x,
+            y=top - y,
+            width=min(level.tile_width, level.width - left),
+            height=min(level.tile_height, level.height - top),
+        )
 
     def _tiles(self, numbers: list[int], level: Level) -> list[Rgb | None]:
         found = {number: self._cache[number] for number in numbers if number in self._cache}
@@ -71,15 +87,37 @@ class JpegTileSource:
 
     def decode(self, number: int, level: Level) -> Rgb | None:
         """uint8 (tile height, tile width, 3), or None for a tile that is missing or does not decode."""
-        offset, length, file, flag, header = self.index.records[number].item()
-        if flag != tile_store.OK:
+        data = self._bytes_of(number)
+        if data is None:
             return None
-        data = self.index.headers[header] + os.pread(self._descriptors[file], length, offset)
         try:
             rgb: Rgb = simplejpeg.decode_jpeg(data, colorspace="RGB")
         except ValueError:
             return None
         return rgb if rgb.shape == (level.tile_height, level.tile_width, 3) else None
+
+    def is_whole(self, number: int, level: Level) -> bool:
+        """Whether the tile decodes without a complaint. Every bit of it is read; colours are not made of it: half the time."""
+        data = self._bytes_of(number)
+        if data is None:
+            return False
+        try:
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            simplejpeg.decode_jpeg(data, colorspace="GRAY", min_factor=8)
+        except ValueError:
+            return False
+        return (height, width) == (level.tile_height, level.tile_width)
+
+    def _bytes_of(self, number: int) -> bytes | None:
+        offset, length, file, flag, header = self.index.records[number].item()
+        if flag not in (tile_store.OK, tile_store.HATCHED):
+            return None
+        return self.index.headers[header] + os.pread(self._descriptors[file], length, offset)
+
+    def only(self, kept: Sequence[int]) -> "JpegTileSource":
+        """The same files with some levels alone; this source must not be used any more."""
+        descriptors, self._descriptors = self._descriptors, []
+        return JpegTileSource(only_levels(self.index, kept), descriptors)
 
     @property
     def descriptor(self) -> int:

@@ -1,5 +1,6 @@
 """Pixels and facts through OpenSlide, the first reader asked for every file."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,22 +8,32 @@ import numpy as np
 import openslide
 
 from slides.wsi.geometry import Level, content_size, true_downsample
-from slides.wsi.pixels import Pixels, Rgb, paste
+from slides.wsi.pixels import Mask, Pixels, Rgb, paste, tiles_under
 from slides.wsi.properties import NO_SCALE, Scale, positive_number
 
 _RETRY_SIDE = 256  # after a failed read the region is tried again in pieces of this size
 
 
 class OpenSlideSource:
-    """A LevelSource. OpenSlide is lost for good after one bad tile, so it is opened again and the bad part found."""
+    """A LevelSource. OpenSlide is lost for good after one bad tile, so it is opened again and the bad part found.
+
+    Each thread reads with a handle of its own: one that was lost can then be closed while others read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.slide = openslide.OpenSlide(path)
+        self._own = threading.local()
+        self._others: list[openslide.OpenSlide] = []
         levels: list[Level] = []
         for index in range(self.slide.level_count):
             levels.append(self._level(index, finer=levels[-1].downsample if levels else 0.0))
         self.levels = tuple(levels)
+        self._lost: Mask | None = None
+
+    def mark_lost(self, tiles: Mask) -> None:
+        """Tiles (rows, cols) of the full resolution without their data: OpenSlide shows them as glass, here they are failed."""
+        self._lost = tiles if tiles.any() else None
 
     def _level(self, index: int, *, finer: float) -> Level:
         properties = self.slide.properties
@@ -42,7 +53,23 @@ class OpenSlideSource:
         right, bottom = min(level.width, x + width), min(level.height, y + height)
         if left < right and top < bottom:
             self._read_into(pixels, level_index, (left, top, right, bottom), x, y)
+        if level_index == 0 and self._lost is not None:
+            for col, row in tiles_under(x=x, y=y, width=width, height=height, level=level):
+                if self._lost[row, col]:
+                    at = {"x": col * level.tile_width - x, "y": row * level.tile_height - y}
+                    paste(pixels, None, **at, width=level.tile_width, height=level.tile_height)
         return pixels
+
+    def read_apart(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """As read_level; several threads may call it at once."""
+        return self.read_level(level_index, x, y, width, height)
+
+    def _handle(self) -> openslide.OpenSlide:
+        handle: openslide.OpenSlide | None = getattr(self._own, "handle", None)
+        if handle is None:
+            handle = self._own.handle = openslide.OpenSlide(self._path)
+            self._others.append(handle)
+        return handle
 
     def _read_into(self, pixels: Pixels, level_index: int, box: tuple[int, int, int, int], x: int, y: int) -> None:
         left, top, right, bottom = box
@@ -63,15 +90,19 @@ class OpenSlideSource:
         ratio = self.slide.level_downsamples[level_index]
         place = (round(x * ratio), round(y * ratio))
         try:
-            rgba = np.asarray(self.slide.read_region(place, level_index, (width, height)))
+            picture = self._handle().read_region(place, level_index, (width, height))
         except openslide.OpenSlideError:
-            self.slide.close()
-            self.slide = openslide.OpenSlide(self._path)
+            self._own.handle = None
             return None
-        return on_white(rgba)
+        if picture.getchannel("A").getextrema() == (255, 255):
+            return np.asarray(picture.convert("RGB"))
+        return on_white(np.asarray(picture))
 
     def close(self) -> None:
         self.slide.close()
+        for handle in self._others:
+            handle.close()
+        self._others.clear()
 
 
 def on_white(rgba: Rgb) -> Rgb:

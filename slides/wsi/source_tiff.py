@@ -1,5 +1,6 @@
 """Pixels of TIFF files that OpenSlide does not take: flat, striped, OME, any compression tifffile decodes."""
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from slides.wsi.geometry import Level
 from slides.wsi.pixels import Pixels, Rgb, paste, tiles_under
 from slides.wsi.source_openslide import on_white
 from slides.wsi.tiff_pyramid import TiffLevel
+from slides.wsi.tiff_walk import LARGEST_TILE_BYTES
 
 _CACHE_BYTES = 128 << 20
 
@@ -20,6 +22,7 @@ class TiffSource:
 
     def __init__(self, path: Path, levels: tuple[TiffLevel, ...]) -> None:
         self._file = tifffile.TiffFile(path)
+        self._descriptor: int = self._file.filehandle.fileno()
         self._pages = [_page(self._file, level.directory.offset) for level in levels]
         self.levels: tuple[Level, ...] = tuple(level.level for level in levels)
         self._cache: OrderedDict[tuple[int, int], Rgb | None] = OrderedDict()
@@ -32,6 +35,23 @@ class TiffSource:
             paste(
                 pixels,
                 self._segment(level_index, col, row),
+                x=left - x,
+                y=top - y,
+                width=min(level.tile_width, level.width - left),
+                height=min(level.tile_height, level.height - top),
+            )
+        return pixels
+
+    def read_apart(self, level_index: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """As read_level, past the cache: several threads may call it at once."""
+        level, page = self.levels[level_index], self._pages[level_index]
+        pixels = Pixels.white(width, height)
+        for col, row in tiles_under(x=x, y=y, width=width, height=height, level=level):
+            number = row * -(-page.imagewidth // level.tile_width) + col
+            left, top = col * level.tile_width, row * level.tile_height
+            paste(
+                pixels,
+                self._decode(page, number),
                 x=left - x,
                 y=top - y,
                 width=min(level.tile_width, level.width - left),
@@ -60,18 +80,19 @@ class TiffSource:
             if decoded is None:
                 return None
             planes.append(decoded)
-        return _rgb(np.concatenate(planes, axis=-1), inverted=page.photometric == 0)
+        samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+        return _rgb(samples, inverted=page.photometric == 0)
 
     def _decode_one(self, page: Any, number: int) -> Rgb | None:
-        handle = self._file.filehandle
-        handle.seek(page.dataoffsets[number])
-        data = handle.read(page.databytecounts[number])
+        data = os.pread(self._descriptor, page.databytecounts[number], page.dataoffsets[number])
         if not data:
             return None
         try:
             decoded, _, _ = page.decode(data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
         except MemoryError:
-            raise
+            if page.chunks[0] * page.chunks[1] * page.samplesperpixel > LARGEST_TILE_BYTES:
+                raise
+            return None  # a small tile whose data claim to be large
         except Exception:  # noqa: BLE001 each codec has errors of its own; a segment that fails is reported as failed pixels
             return None
         return None if decoded is None else decoded[0]

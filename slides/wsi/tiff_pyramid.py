@@ -8,10 +8,18 @@ from slides.wsi.errors import RefusalCode, SlideRefused
 from slides.wsi.geometry import Level, content_size, true_downsample
 from slides.wsi.tiff_walk import TiffDirectory, TiffLayout
 
+_GREY_OR_RGB = (0, 1, tiff_walk.RGB, tiff_walk.YCBCR)
 _LABEL, _MACRO = 1, 9  # Aperio and Leica GT450: NewSubfileType of label and macro image (openslide#297)
 _FLUORESCENCE = re.compile(
     r"fluorescen|<ScanColorTable|EmissionWavelength|\bDAPI\b|\bFITC\b|ExcitationWavelength", re.IGNORECASE
 )
+
+
+READABLE = frozenset(
+    {1, 5, 6, 7, 8, 22610, 32773, 32946, 33003, 33004, 33005, 34712, 34887, 34892, 34925, 34926, 34927, 34934, 48124,
+     50000, 50001, 50002, 52546}
+)  # fmt: skip
+"""TIFF compressions that one of the readers decodes: raw, LZW, JPEG, deflate, PackBits, JPEG 2000, ZSTD, WebP, JPEG XR, JPEG XL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +30,7 @@ class TiffLevel:
 
 def check_brightfield(layout: TiffLayout) -> None:
     """Raises SlideRefused (not_brightfield, sixteen_bit, unsupported_format) unless this is 8-bit grey or RGB."""
-    first = layout.main[0]
+    first = layout.image
     if first.bits > 8 and first.samples <= 4:
         if _is_fluorescence(layout):
             raise _not_brightfield()
@@ -41,10 +49,19 @@ def check_brightfield(layout: TiffLayout) -> None:
         raise SlideRefused(
             RefusalCode.UNSUPPORTED_FORMAT, "The image is CMYK, made for printing. Export the slide as RGB."
         )
+    if first.photometric not in _GREY_OR_RGB or (first.numbers(tiff_walk.SAMPLE_FORMAT) != 1).any():
+        raise SlideRefused(
+            RefusalCode.UNSUPPORTED_FORMAT, "The colours of the image are not stored as RGB. Export the slide as RGB."
+        )
+    if first.compression not in READABLE:
+        raise SlideRefused(
+            RefusalCode.UNSUPPORTED_FORMAT,
+            f"The image is compressed by method {first.compression}, which cannot be read. Export it as JPEG.",
+        )
 
 
 def _is_fluorescence(layout: TiffLayout) -> bool:
-    first = layout.main[0]
+    first = layout.image
     if first.samples >= 3:
         return False
     channels = [
@@ -64,9 +81,9 @@ def _not_brightfield() -> SlideRefused:
 
 def levels_of(layout: TiffLayout) -> tuple[TiffLevel, ...]:
     """The pyramid, finest first. Reduced images may be main directories or SubIFDs of the first (OME-TIFF)."""
-    first = layout.main[0]
+    first = layout.image
     levels = [_level(0, first, first, finer=0.0)]
-    for directory in sorted((*layout.children(first), *layout.main[1:]), key=lambda each: -each.width):
+    for directory in sorted((*layout.children(first), *layout.main), key=lambda each: -each.width):
         if _is_reduced(directory, first) and directory.width < levels[-1].directory.width:
             levels.append(_level(len(levels), directory, first, finer=levels[-1].level.downsample))
     return tuple(levels)
@@ -108,11 +125,11 @@ def _same_shape(directory: TiffDirectory, first: TiffDirectory) -> bool:
 def label_and_macro(layout: TiffLayout) -> dict[str, TiffDirectory]:
     """Stripped side images by NewSubfileType: 1 label, 9 macro (Aperio; GT450 marks them by nothing else)."""
     found: dict[str, TiffDirectory] = {}
-    for directory in layout.main[1:]:
-        if directory.tiled:
+    for directory in layout.main:
+        if directory.tiled or directory is layout.image:
             continue
         kind = directory.number(tiff_walk.SUBFILE_TYPE)
         name = {_LABEL: "label", _MACRO: "macro"}.get(kind)
-        if name and not _same_shape(directory, layout.main[0]):
+        if name and not _same_shape(directory, layout.image):
             found.setdefault(name, directory)
     return found

@@ -9,14 +9,17 @@ from slides.wsi import tiff_walk
 from slides.wsi.properties import NO_SCALE, Scale, mpp_from_description, positive_number
 from slides.wsi.tiff_walk import TiffDirectory, TiffLayout
 
-_UM_IN = {"µm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0}
+_UM_IN = {
+    "µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "Å": 1e-4, "nm": 1e-3, "mm": 1e3, "cm": 1e4,
+    "m": 1e6, "in": 25400.0, "inch": 25400.0,
+}  # fmt: skip
 _UM_IN_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 _LARGEST_XML = 16 << 20
 
 
 def scale_of_tiff(layout: TiffLayout) -> Scale:
     """The first source that gives both axes. Resolution tags without a unit give nothing: they are only a shape."""
-    first = layout.main[0]
+    first = layout.image
     return _from_ome(first.description) or _from_text(first.description) or _from_resolution(first) or NO_SCALE
 
 

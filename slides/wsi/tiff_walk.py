@@ -22,12 +22,17 @@ LARGEST_TAG_BYTES = 256 << 20
 LARGEST_PIXEL_COUNT = 1 << 37
 LARGEST_TILE_COUNT = 10_000_000
 LARGEST_TILE_BYTES = 64 << 20
+LARGEST_EXPANSION = 5000
+"""Decoded bytes for each byte of the file. Glass alone reaches some 500 in JPEG and 3,000 in ZSTD."""
+EXPANSION_LOOKED_AT_ABOVE = 4 << 30
+"""Decoded bytes that are worked through in seconds, however small the file is."""
 
 _TYPES: dict[int, str] = {
     1: "u1", 2: "u1", 3: "u2", 4: "u4", 5: "u4", 6: "i1", 7: "u1", 8: "i2", 9: "i4", 10: "i4",
     11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
 }  # fmt: skip
 _PAIRS = {5, 10}  # rationals: two numbers a value
+_WHOLE_NUMBERS = {1, 3, 4, 6, 8, 9, 13, 16, 17, 18}
 
 SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 DESCRIPTION, MAKE, MODEL, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP = 270, 271, 272, 273, 274, 277, 278
@@ -35,7 +40,13 @@ STRIP_BYTES, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, SOFTWARE = 279
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUB_IFDS, SAMPLE_FORMAT = 322, 323, 324, 325, 330, 339
 JPEG_TABLES, ICC_PROFILE, NDPI_MARK = 347, 34675, 65420
 
-COMPRESSION_JPEG = 7
+# what places pixels: each must stand once, as whole numbers, so that no two readers understand it differently
+_STRUCTURAL = {
+    WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES,
+    PLANAR, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUB_IFDS, SAMPLE_FORMAT,
+}  # fmt: skip
+
+UNCOMPRESSED, COMPRESSION_JPEG = 1, 7
 RGB, YCBCR = 2, 6
 
 
@@ -158,6 +169,11 @@ class TiffLayout:
     def main(self) -> tuple[TiffDirectory, ...]:
         return tuple(directory for directory in self.directories if directory.parent is None)
 
+    @property
+    def image(self) -> TiffDirectory:
+        """The full picture: the largest, of two alike the first. Some files begin with a label or a reduced image."""
+        return max(self.main, key=lambda directory: directory.width * directory.height)
+
     def children(self, directory: TiffDirectory) -> tuple[TiffDirectory, ...]:
         return tuple(child for child in self.directories if child.parent == directory.index)
 
@@ -211,7 +227,11 @@ class _Walk:
         if count > LARGEST_TAG_COUNT:
             raise _damaged(f"an image directory claims {count:,} entries")
         table = self.read(offset + count_size, count * entry_size)
-        entries = dict(self.entries(table, entry_size))
+        entries: dict[int, _Entry] = {}
+        for tag, entry in self.entries(table, entry_size):
+            if tag in entries and tag in _STRUCTURAL:
+                raise _damaged(f"an image says twice what entry {tag} is")
+            entries.setdefault(tag, entry)
         self.ndpi = self.ndpi or NDPI_MARK in entries
         directory = TiffDirectory(len(self.directories), offset, parent, self.order, entries)
         self.directories.append(directory)
@@ -236,6 +256,8 @@ class _Walk:
             if type_ not in _TYPES:
                 continue
             length = count * int(_TYPES[type_][1]) * (2 if type_ in _PAIRS else 1)
+            if tag in _STRUCTURAL and type_ not in _WHOLE_NUMBERS:
+                raise _damaged(f"entry {tag} is not a whole number")
             if length > LARGEST_TAG_BYTES:
                 raise _damaged(f"entry {tag} claims {length:,} bytes")
             value = table[start + entry_size - inline_size : start + entry_size]
@@ -262,10 +284,22 @@ class _Walk:
                 f"The file claims an image of {width:,} x {height:,} pixels, more than any scanner makes. "
                 "It is damaged or not a slide.",
             )
+        if directory.planar not in (1, 2):
+            raise _damaged("its colours are laid out in a way that does not exist")
+        self.check_expansion(directory, self.size)
         if directory.tiled:
             self.check_tiles(directory)
         if not self.ndpi:
             self.check_segments(directory)
+
+    def check_expansion(self, directory: TiffDirectory, stored: int) -> None:
+        decoded = directory.width * directory.height * directory.samples * max(1, directory.bits // 8)
+        if decoded > max(EXPANSION_LOOKED_AT_ABOVE, stored * LARGEST_EXPANSION):
+            raise SlideRefused(
+                RefusalCode.TOO_LARGE,
+                f"The file claims an image of {directory.width:,} x {directory.height:,} pixels in {stored:,} bytes, more "
+                "than they can hold. It is damaged or not a slide.",
+            )
 
     def check_tiles(self, directory: TiffDirectory) -> None:
         tile_width, tile_height = directory.tile_width, directory.tile_height
@@ -284,6 +318,8 @@ class _Walk:
         offsets, counts = directory.segments()
         if offsets.size < expected or counts.size < expected:
             raise _damaged(f"an image of {expected:,} tiles lists only {min(offsets.size, counts.size):,}")
+        if offsets.size > expected:
+            raise _damaged(f"an image of {expected:,} tiles lists {offsets.size:,}")
 
     def check_segments(self, directory: TiffDirectory) -> None:
         offsets, counts = directory.segments()
@@ -291,12 +327,32 @@ class _Walk:
             raise _damaged("an image lists a different number of places and lengths for its data")
         if offsets.size == 0:
             raise _damaged("an image has no data")
+        if not directory.tiled:
+            self.check_strips(directory, offsets.size)
         present = counts > 0
+        alone = np.unique(offsets[present], return_index=True)[1]  # tiles may share their bytes
+        self.check_expansion(directory, int(counts[present][alone].sum()))
+        if directory.compression == UNCOMPRESSED and self.all_too_short(directory, counts[present]):
+            raise _damaged("the data of an image are shorter than its size")
         ends = offsets[present] + counts[present]
         if ends.size and (ends < offsets[present]).any():
             raise _damaged("an image lists impossible places for its data")
         if ends.size and int(ends.max()) > self.size:
             raise _truncated(self.size, int(ends.max()))
+
+    def all_too_short(self, directory: TiffDirectory, counts: npt.NDArray[np.uint64]) -> bool:
+        samples = directory.samples if directory.planar == 1 else 1
+        needed = directory.tile_width * directory.tile_height * samples * directory.bits // 8
+        return counts.size > 0 and int(counts.max()) < needed
+
+    def check_strips(self, directory: TiffDirectory, listed: int) -> None:
+        if directory.number(ROWS_PER_STRIP, directory.height) <= 0:
+            raise _damaged("an image has strips without rows")
+        expected = -(-directory.height // directory.tile_height)
+        if directory.planar == 2:
+            expected *= directory.samples
+        if listed != expected:
+            raise _damaged(f"an image of {expected:,} strips lists {listed:,}")
 
     def read(self, offset: int, length: int) -> bytes:
         if offset < 0 or offset + length > self.size:

@@ -1,7 +1,7 @@
 """Index the JPEG tiles of a TIFF file where they lie, if they can be served as they are."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,13 +9,10 @@ import simplejpeg
 
 from slides.wsi import tiff_walk, tile_store
 from slides.wsi.geometry import Level
-from slides.wsi.jpeg_stream import EOI, NotJpeg, parse_frame, splice_header
+from slides.wsi.jpeg_stream import SOI, NotJpeg, parse_frame, splice_header
 from slides.wsi.pixels import Rgb
 from slides.wsi.tiff_pyramid import TiffLevel
 from slides.wsi.tile_store import TILE_RECORD, Records, TileIndex
-
-DECODE_ALL_UP_TO = 20_000
-"""Tiles of a level are all decoded up to this count; above it their structure is checked."""
 
 HEAD_BYTES = 2048
 """Enough for the headers of an abbreviated tile; tiles that carry long comments are read whole."""
@@ -56,7 +53,7 @@ def _why_not(tiff_level: TiffLevel) -> str:
 def _why_not_first_tile(descriptor: int, tiff_level: TiffLevel) -> str:
     offsets, counts = tiff_level.directory.segments()
     present = np.flatnonzero(counts)
-    for number in present[:8]:
+    for number in present[np.linspace(0, present.size - 1, min(8, present.size)).astype(int)]:
         try:
             frame = parse_frame(os.pread(descriptor, int(counts[number]), int(offsets[number])))
         except NotJpeg:
@@ -66,7 +63,7 @@ def _why_not_first_tile(descriptor: int, tiff_level: TiffLevel) -> str:
         if (frame.width, frame.height) != (tiff_level.level.tile_width, tiff_level.level.tile_height):
             return "its JPEG tiles are not of the size the file declares"
         return ""
-    return "" if present.size == 0 else "its first tiles are not readable JPEG"
+    return "" if present.size == 0 else "its tiles are not readable JPEG"
 
 
 def compression_name(compression: int) -> str:
@@ -83,11 +80,17 @@ def index_tiles(descriptor: int, levels: Sequence[TiffLevel], *, file: int, head
     for tiff_level in levels:
         directory = tiff_level.directory
         rgb = directory.samples == 3 and directory.photometric == tiff_walk.RGB
-        header = splice_header(directory.raw(tiff_walk.JPEG_TABLES), rgb=rgb)
+        try:
+            header, broken = splice_header(directory.raw(tiff_walk.JPEG_TABLES), rgb=rgb), False
+        except NotJpeg:
+            header, broken = SOI, True
         if header not in headers:
             headers.append(header)
         first_tile.append(sum(table.size for table in tables))
-        tables.append(_records(descriptor, tiff_level, file=file, header=header_offset + headers.index(header)))
+        records = _records(descriptor, tiff_level, file=file, header=header_offset + headers.index(header))
+        if broken:  # without its tables no tile can be decoded
+            records["flag"][records["flag"] == tile_store.OK] = tile_store.CORRUPT
+        tables.append(records)
     return TileIndex(tuple(each.level for each in levels), tuple(first_tile), np.concatenate(tables), tuple(headers))
 
 
@@ -110,7 +113,7 @@ def _skip_own_headers(descriptor: int, records: Records, level: Level) -> None:
     starts = np.zeros(records.size, np.int64)
     alike, start = b"\0", 0  # the headers of tiles are nearly always alike: compare first, parse only what differs
     for number in np.flatnonzero(records["flag"] == tile_store.OK).tolist():
-        if os.pread(descriptor, len(alike), offsets[number]) != alike:
+        if lengths[number] < len(alike) or os.pread(descriptor, len(alike), offsets[number]) != alike:
             alike, start = _head(descriptor, offsets[number], lengths[number], level)
         starts[number] = start
     records["flag"][starts < 0] = tile_store.CORRUPT
@@ -127,7 +130,8 @@ def _head(descriptor: int, offset: int, length: int, level: Level) -> tuple[byte
             frame = parse_frame(data)
         except NotJpeg:
             continue
-        if (frame.width, frame.height, frame.bits) == (level.tile_width, level.tile_height, 8):
+        right_size = (frame.width, frame.height, frame.bits) == (level.tile_width, level.tile_height, 8)
+        if right_size and frame.components in (1, 3):
             return data[: frame.frame_end], frame.body_start
     return b"\0", -1
 
@@ -146,17 +150,6 @@ def only_levels(index: TileIndex, kept: Sequence[int]) -> TileIndex:
     sizes = np.cumsum([0, *(table.size for table in tables)])
     levels = tuple(replace(index.levels[level], index=number) for number, level in enumerate(kept))
     return TileIndex(levels, tuple(int(size) for size in sizes[:-1]), np.concatenate(tables), index.headers)
-
-
-def scan_structure(descriptor: int, records: Records, *, on_fraction: Callable[[float], None]) -> None:
-    """Flag tiles that do not end as a JPEG ends (an end marker, before any padding)."""
-    for done, number in enumerate(np.flatnonzero(records["flag"] == tile_store.OK)):
-        offset, length = int(records["offset"][number]), int(records["length"][number])
-        tail = os.pread(descriptor, min(length, 64), offset + length - min(length, 64))
-        if EOI not in tail:
-            records["flag"][number] = tile_store.CORRUPT
-        if done % 4096 == 0:
-            on_fraction(done / records.size)
 
 
 def hatched(width: int, height: int) -> Rgb:

@@ -21,7 +21,9 @@ from slides.wsi.geometry import Level
 
 VERSION = 1
 INDEX_NAME, TILES_NAME, HEADERS_NAME = "index.json", "tiles.npy", "headers.bin"
-OK, MISSING, CORRUPT = 0, 1, 2
+OK, MISSING, CORRUPT, HATCHED = 0, 1, 2, 3
+"""Flags of a tile. HATCHED: a picture of ours, in which a part that could not be read is drawn hatched."""
+
 PASS_THROUGH, CONVERTED = "pass_through", "converted"
 
 TILE_RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("file", "u1"), ("flag", "u1"), ("header", "<u2")])
@@ -90,7 +92,7 @@ class TileStore:
         number = self.index.record_number(level, col, row)
         offset, length, file, flag, header = self.index.records[number].item()
         etag = f'"{self.document["store_id"]}-{number}"'
-        if flag == OK:
+        if flag in (OK, HATCHED):
             data = os.pread(self._descriptors[file], length, offset)
             if len(data) == length:
                 return TileBytes(self.index.headers[header] + data, etag, False)
@@ -169,7 +171,7 @@ def _close_all(descriptors: list[int]) -> None:
 
 def check_bounds(index: TileIndex, file_sizes: Sequence[int]) -> None:
     """Raises TileStoreDamaged when a tile lies outside of its file or names a header that is not there."""
-    records = index.records[index.records["flag"] == OK]
+    records = index.records[np.isin(index.records["flag"], (OK, HATCHED))]
     if records.size == 0:
         return
     if int(records["file"].max()) >= len(file_sizes) or int(records["header"].max()) >= len(index.headers):
@@ -196,10 +198,11 @@ def write_store(
 ) -> dict[str, Any]:
     """Write a store into `folder`; index.json last, so that a store without it is an unfinished one.
 
-    `facts`: kind, width, height, mpp_x, mpp_y, background. Returns what was written as index.json.
+    `facts`: kind, width, height, mpp_x, mpp_y, background. `missing_tiles` and `corrupt_tiles` count those of full
+    resolution. Returns what was written as index.json.
     """
     blob, headers, places = _blob_of(index.headers, placeholders)
-    records = np.ascontiguousarray(index.records)
+    records, full = np.ascontiguousarray(index.records), index.of_level(0)
     np.save(folder / TILES_NAME, records, allow_pickle=False)
     (folder / HEADERS_NAME).write_bytes(blob)
     document = {
@@ -213,8 +216,8 @@ def write_store(
         ],
         "headers": headers,
         "placeholders": places,
-        "missing_tiles": int((records["flag"] != OK).sum()),
-        "corrupt_tiles": int((records["flag"] == CORRUPT).sum()),
+        "missing_tiles": int((full["flag"] != OK).sum()),
+        "corrupt_tiles": int(np.isin(full["flag"], (CORRUPT, HATCHED)).sum()),
     }
     write_index(folder, document)
     return document

@@ -22,9 +22,14 @@ def tissue_mask(rgb: Rgb, um_per_px: float) -> Mask:
 
     Stain absorbs green most (haematoxylin and eosin both); pen ink absorbs red most (blue, green), or all alike (black).
     """
+    return tissue_and_ink_masks(rgb, um_per_px)[0]
+
+
+def tissue_and_ink_masks(rgb: Rgb, um_per_px: float) -> tuple[Mask, Mask]:
+    """(tissue, pen ink), as tissue_mask; what is ink is not tissue, except in gaps that are closed."""
     white = _background(rgb)
-    stained = _in_bands(rgb, _REACH_PX, lambda band: _stained(band, white))
-    return _joined(stained, um_per_px)
+    both = _in_bands(rgb, _REACH_PX, lambda band: np.stack(_stained_and_ink(band, white), axis=2))
+    return _joined(both[..., 0], um_per_px), both[..., 1]
 
 
 def _in_bands(image: npt.NDArray[Any], reach: int, act: Callable[[npt.NDArray[Any]], Mask]) -> Mask:
@@ -36,17 +41,22 @@ def _in_bands(image: npt.NDArray[Any], reach: int, act: Callable[[npt.NDArray[An
     return np.concatenate(parts) if parts else np.zeros(image.shape[:2], np.bool_)
 
 
-def _stained(rgb: Rgb, white: npt.NDArray[np.float32]) -> Mask:
-    smooth = ndi.uniform_filter(_optical_density(rgb, white), size=(3, 3, 1))
+def _stained_and_ink(rgb: Rgb, white: npt.NDArray[np.float32]) -> tuple[Mask, Mask]:
+    smooth = _smooth_density(rgb, white)
+    ink = _ink(smooth)
     stained = (smooth[..., 1] > _FAINTEST_OD) & (smooth[..., 1] >= 0.8 * smooth[..., 0])
-    stained |= smooth.max(axis=2) > 2 * _FAINTEST_OD
-    mask: Mask = stained & ~_ink(smooth)
-    return mask
+    stained |= _most(smooth) > 2 * _FAINTEST_OD
+    return stained & ~ink, ink
+
+
+def _smooth_density(rgb: Rgb, white: npt.NDArray[np.float32]) -> np.ndarray:
+    smooth: np.ndarray = ndi.uniform_filter(_optical_density(rgb, white), size=(3, 3, 1))
+    return smooth
 
 
 def _background(rgb: Rgb) -> npt.NDArray[np.float32]:
     """Colour of the slide's own glass, which is not always white."""
-    bright = rgb[rgb.min(axis=2) >= 200]
+    bright = rgb[_least(rgb) >= 200]
     enough = len(bright) > rgb[..., 0].size // 50
     white = [np.median(bright[:, colour]) for colour in range(3)] if enough else [245.0] * 3
     return np.array(white, np.float32)
@@ -54,17 +64,32 @@ def _background(rgb: Rgb) -> npt.NDArray[np.float32]:
 
 def _optical_density(rgb: Rgb, white: npt.NDArray[np.float32]) -> np.ndarray:
     """float32 (H, W, 3), 0 on the background."""
-    ratio = (rgb.astype(np.float32) + 1) / (white + 1)
-    density: np.ndarray = np.maximum(-np.log10(ratio), 0)
+    values = np.arange(256, dtype=np.float32)[:, None]
+    of_value = np.maximum(-np.log10((values + 1) / (white + 1)), 0)  # (256, 3): each value is worked out once
+    density = np.empty(rgb.shape, np.float32)
+    for colour in range(3):
+        density[..., colour] = of_value[rgb[..., colour], colour]
     return density
+
+
+def _most(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(H, W, 3) -> (H, W), as image.max(axis=2), ten times as fast."""
+    most: npt.NDArray[Any] = np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
+    return most
+
+
+def _least(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    least: npt.NDArray[Any] = np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2])
+    return least
 
 
 def _ink(density: np.ndarray) -> Mask:
     """Dense and of no stain's colour: blue and green ink (red absorbed most), black ink (all alike)."""
     red, green = density[..., 0], density[..., 1]
-    strong = density.max(axis=2) > _INK_OD
+    most, least = _most(density), _least(density)
+    strong = most > _INK_OD
     cold = red > 1.25 * green
-    black = (density.min(axis=2) > 0.6) & (density.max(axis=2) < 1.25 * density.min(axis=2))
+    black = (least > 0.6) & (most < 1.25 * least)
     mask: Mask = strong & (cold | black)
     return mask | (ndi.binary_dilation(mask, iterations=2) & (red > green))
 

@@ -25,7 +25,7 @@ from jobs.enums import JobState
 from jobs.errors import LeaseLost
 from jobs.models import Job
 from jobs.running import Lease
-from slides.enums import ScaleState, SlideState
+from slides.enums import ScaleState, SlideState, TileCheck
 from slides.models import Case, Slide
 from slides.signals import slide_ready
 
@@ -57,6 +57,7 @@ def slide() -> Slide:
         mpp_x=0.5,
         mpp_y=0.5,
         scale_state=ScaleState.OK,
+        tile_check=TileCheck.DONE,
     )
 
 

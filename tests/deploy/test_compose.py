@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = {"web", "worker-cpu", "worker-gpu", "scheduler", "postgres", "valkey", "nginx"}
+PARTS = {"web", "worker-check", "worker-cpu", "worker-gpu", "scheduler", "postgres", "valkey", "nginx"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_only_the_migration_knows_the_owner_of_the_tables(compose: dict[str, Any
 
 
 def test_what_decodes_slides_has_no_rights_it_does_not_need(compose: dict[str, Any]) -> None:
-    for name in ("web", "worker-ingest", "worker-cpu", "worker-gpu", "scheduler"):
+    for name in ("web", "worker-ingest", "worker-check", "worker-cpu", "worker-gpu", "scheduler"):
         service = compose["services"][name]
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
@@ -45,7 +45,7 @@ def test_what_decodes_slides_has_no_rights_it_does_not_need(compose: dict[str, A
 
 
 def test_workers_stop_by_the_signal_that_hands_their_slide_back(compose: dict[str, Any]) -> None:
-    for name in ("worker-ingest", "worker-cpu", "worker-gpu"):
+    for name in ("worker-ingest", "worker-check", "worker-cpu", "worker-gpu"):
         assert compose["services"][name]["stop_signal"] == "SIGQUIT"
 
 

@@ -23,7 +23,7 @@ from tests.local_stack.process_watch import alive, command_line, wait_until, wit
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
 REPOSITORY = Path(__file__).resolve().parents[2]
-CHILDREN = ["postgres", "valkey", "web", "ingest", "detect", "scheduler"]
+CHILDREN = ["postgres", "valkey", "web", "ingest", "check", "detect", "scheduler"]
 
 
 def free_port() -> int:
@@ -90,6 +90,7 @@ class Stack:
             "valkey": "valkey.sock",
             "web": "granian --interface",
             "ingest": "worker -Q ingest",
+            "check": "worker -Q check",
             "detect": "worker -Q detect",
             "scheduler": "run_scheduler",
         }
@@ -107,7 +108,7 @@ class Stack:
     def _is(self, name: str, pid: int, mark: str) -> bool:
         line = command_line(pid)
         return mark in line or (name == "valkey" and "valkey-server" in line) or (
-            name in {"ingest", "detect"} and f"celeryd: {name}@" in line
+            name in {"ingest", "check", "detect"} and f"celeryd: {name}@" in line
         )  # fmt: skip
 
     def kill(self, name: str) -> tuple[int, int]:

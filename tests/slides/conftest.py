@@ -20,11 +20,13 @@ from jobs.enums import JobKind
 from jobs.models import Job
 from jobs.running import run
 from slides import importing, ingest, open_stores, tile_service
-from slides.ingest import preparation_ended_badly
+from slides.ingest import check_ended_badly, preparation_ended_badly
 from slides.models import CaseAccess, Slide
-from slides.preparing import prepare
+from slides.preparing import check, prepare
 from slides.wsi import sandbox
 from slides.wsi.properties import SlideProperties
+from slides.wsi.quality import Quality
+from slides.wsi.store_plan import StorePlan
 
 APERIO = (
     "Aperio Image Library v11.0.37\r\n{width}x{height} [0,0 {width}x{height}] (256x256) JPEG/RGB Q=80|AppMag = 20{mpp}"
@@ -88,6 +90,19 @@ def prepare_now(slide_id: UUID) -> Slide:
     return Slide.objects.get(pk=slide_id)
 
 
+def check_now(slide_id: UUID) -> Slide:
+    """Does the waiting check of a slide that has its first look, as the check worker does."""
+    job = Job.objects.get(subject_id=slide_id, kind=JobKind.CHECK_SLIDE, state="queued")
+    run(job_id=job.pk, handler=check, on_ended_badly=check_ended_badly)
+    return Slide.objects.get(pk=slide_id)
+
+
+@pytest.fixture
+def first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny slides of the tests are large enough for a first look."""
+    monkeypatch.setattr("slides.preparing.FIRST_LOOK_ABOVE_PIXELS", 1000)
+
+
 @pytest.fixture
 def received(tmp_path: Path, operator: User) -> Callable[..., Slide]:
     """A slide of a file that lies somewhere on this server, not prepared yet."""
@@ -127,7 +142,17 @@ def ready_slide(received: Callable[..., Slide], prepared_folder: Path, tmp_path:
     found = SlideProperties.from_json(json.loads((prepared_folder / "properties.json").read_text()))
     Job.objects.update(state="done")
     slide = ingest.locked(slide.pk)
-    ingest.make_ready(slide, ingest.Prepared(found, "tiles-1", True, 0.02, 0.25, 0, ()))
+    quality = Quality(tissue_mm2=0.02, tissue_fraction=0.25, ink_mm2=0.0, ink_share=0.0)
+    prepared = ingest.Prepared(
+        found,
+        "tiles-1",
+        StorePlan("pass_through", "as they are", True),
+        quality=quality,
+        checked=True,
+        corrupt_tiles=0,
+        missing_tiles=0,
+    )
+    ingest.make_ready(slide, prepared)
     return slide
 
 
@@ -160,10 +185,18 @@ class Tus:
     def head(self, url: str) -> Any:
         return self.client.head(url, headers={"Tus-Resumable": "1.0.0"})
 
-    def patch(self, url: str, data: bytes, offset: int, content_type: str = "application/offset+octet-stream") -> Any:
-        return self.client.patch(
-            url, data, content_type=content_type, headers={"Tus-Resumable": "1.0.0", "Upload-Offset": str(offset)}
-        )
+    def patch(
+        self,
+        url: str,
+        data: bytes,
+        offset: int,
+        content_type: str = "application/offset+octet-stream",
+        checksum: str = "",
+    ) -> Any:
+        headers = {"Tus-Resumable": "1.0.0", "Upload-Offset": str(offset)}
+        if checksum:
+            headers["Upload-Checksum"] = checksum
+        return self.client.patch(url, data, content_type=content_type, headers=headers)
 
     def delete(self, url: str) -> Any:
         return self.client.delete(url, headers={"Tus-Resumable": "1.0.0"})

@@ -1,5 +1,6 @@
 """The real server process over the test's own database, for what only a real process can show: being killed."""
 
+import base64
 import http.client
 import os
 import signal
@@ -7,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from urllib.parse import quote
 from django.conf import settings
 from django.db import connection
 
+from accounts.enums import Role
+from accounts.models import User
+from tests.slides.conftest import logged_in
+
+CSRF = "k" * 32
 PATIENCE_SECONDS = 60
 
 
@@ -88,3 +94,18 @@ def ask(port: int, method: str, path: str, headers: dict[str, str], body: bytes 
         return answer.status, answer.headers, answer.read()
     finally:
         link.close()
+
+
+def request_headers(person: Callable[..., User]) -> dict[str, str]:
+    """Of a logged-in operator who speaks tus."""
+    session = logged_in(person("operator", Role.OPERATOR)).cookies["sessionid"].value
+    return {
+        "Cookie": f"sessionid={session}; csrftoken={CSRF}",
+        "X-CSRFToken": CSRF,
+        "Tus-Resumable": "1.0.0",
+    }
+
+
+def announcement(length: int, **facts: str) -> dict[str, str]:
+    metadata = ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in facts.items())
+    return {"Upload-Length": str(length), "Upload-Metadata": metadata}

@@ -1,16 +1,23 @@
 """The operator's pages: what arrived, what became of it, what it needs."""
 
 from collections.abc import Callable
+from html import unescape
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 
 from accounts.enums import Role
 from accounts.models import User
+from jobs.enums import JobKind
+from jobs.models import Job
+from jobs.queue import enqueue
 from slides import ingest
 from slides.enums import SlideState
 from slides.models import Slide
-from tests.slides.conftest import Tus, logged_in
+from slides.wsi.quality import Quality
+from tests.slides.conftest import Tus, logged_in, prepare_now, write_slide
 
 pytestmark = pytest.mark.django_db
 
@@ -33,6 +40,7 @@ def test_an_empty_list_says_what_to_do(operator: User) -> None:
 
 def test_the_list_shows_state_reason_and_what_can_be_done(operator: User, received: Callable[..., Slide]) -> None:
     slide = received()
+    Job.objects.update(state="done")
     ingest.change_state(slide, SlideState.QUARANTINED, reason_code="truncated", reason="The copy did not finish.")
     page = logged_in(operator).get("/slides/").content.decode()
     assert "The copy did not finish." in page
@@ -45,10 +53,82 @@ def test_a_slide_without_scale_asks_for_it(operator: User, ready_slide: Slide) -
     ready_slide.scale_state = "missing"
     ready_slide.save()
     client = logged_in(operator)
-    assert "enter it before detection can run" in client.get("/slides/").content.decode()
+    assert "an operator must enter it before detection" in client.get("/slides/").content.decode()
     assert (
         f'data-api="/api/slides/{ready_slide.pk}/scale/"' in client.get(f"/slides/{ready_slide.pk}/").content.decode()
     )
+
+
+def test_the_page_says_of_a_file_what_the_command_says(
+    operator: User, received: Callable[..., Slide], tmp_path: Path, capsys: Any
+) -> None:
+    slide = prepare_now(received(write_slide(tmp_path / "made.svs", mpp=None)).pk)
+    call_command("check_slide", str(tmp_path / "made.svs"))
+    lines = capsys.readouterr().out.splitlines()
+    page = unescape(logged_in(operator).get(f"/slides/{slide.pk}/").content.decode())
+    assert len(lines) == 10
+    for line in lines[1:-1]:
+        what, _, words = line.strip().partition(": ")
+        assert f"<dt>{what}</dt><dd>{words}</dd>" in page
+    assert lines[-1] in page
+
+
+def test_what_was_found_of_tissue_ink_blur_and_damage_stands_on_the_page(operator: User, ready_slide: Slide) -> None:
+    found = Quality(
+        tissue_mm2=31.26, tissue_fraction=0.2, ink_mm2=4.2, ink_share=0.03, blurred_share=0.124, measured_mm2=25.0
+    )
+    Slide.objects.update(quality=found.to_json(), corrupt_tiles=3, missing_tiles=1503)
+    client = logged_in(operator)
+    page = client.get(f"/slides/{ready_slide.pk}/").content.decode()
+    for words in (
+        "<dt>Tissue</dt><dd>31.3 mm² (20 % of the scan)</dd>",
+        "<dt>Pen ink</dt><dd>4.2 mm² (3 % of the scan)</dd>",
+        "<dt>Out of focus</dt><dd>12 % of the 25.0 mm² that were measured</dd>",
+        "<dt>Damaged tiles</dt><dd>3, shown hatched; they count as not read</dd>",
+        "<dt>Tiles not stored</dt><dd>1,500, shown hatched</dd>",
+    ):
+        assert words in page
+    listed = client.get("/slides/").content.decode()
+    assert "Out of focus: 12 %" in listed
+    assert "3 tiles damaged" in listed
+
+
+def test_a_check_under_way_is_shown_and_can_be_filtered_for(
+    operator: User, ready_slide: Slide, received: Callable[..., Slide]
+) -> None:
+    client = logged_in(operator)
+    assert "not every tile checked" not in client.get("/slides/").content.decode()
+    Slide.objects.update(tile_check="waiting")
+    job = enqueue(kind=JobKind.CHECK_SLIDE, subject_id=ready_slide.pk, parameters={"store": ready_slide.store})
+    Job.objects.filter(pk=job.pk).update(state="running", stage="checking tiles", progress=0.43)
+    page = client.get("/slides/?state=not_checked").content.decode()
+    assert f"/slides/{ready_slide.pk}/look/" in page
+    assert "checking tiles" in page
+    assert "43 %" in page
+    assert f"/api/slides/{ready_slide.pk}/detect" not in page
+    assert f'data-api="/api/jobs/{job.pk}/cancel/"' in client.get(f"/slides/{ready_slide.pk}/").content.decode()
+
+
+def test_a_check_that_failed_says_why_and_offers_another_attempt(operator: User, ready_slide: Slide) -> None:
+    Slide.objects.update(tile_check="failed", tile_check_reason="The decoder hung.")
+    for path in ("/slides/", f"/slides/{ready_slide.pk}/"):
+        page = logged_in(operator).get(path).content.decode()
+        assert "The decoder hung." in page
+        assert f'data-api="/api/slides/{ready_slide.pk}/retry/"' in page
+
+
+def test_the_storage_left_the_floor_and_the_quota_are_said(operator: User, ready_slide: Slide, settings: Any) -> None:
+    settings.DISK_FLOOR_BYTES, settings.UPLOAD_QUOTA_BYTES = 7 * 2**30, 300 * 2**30
+    Slide.objects.update(imported_in_place=False, size_bytes=5 * 2**30)
+    page = logged_in(operator).get("/slides/").content.decode().replace("\xa0", " ")
+    assert "above the 7.0 GB that are kept free" in page
+    assert "5.0 GB of 300.0 GB" in page
+
+
+def test_the_other_slides_of_a_file_are_named(operator: User, ready_slide: Slide) -> None:
+    ingest.link_slide(slide_id=ready_slide.pk, accession="S2", node_label="", actor=operator)
+    page = logged_in(operator).get(f"/slides/{ready_slide.pk}/").content.decode()
+    assert "slide 1 of case S2" in page
 
 
 def test_the_list_is_filtered_by_state_and_case(operator: User, ready_slide: Slide) -> None:

@@ -21,7 +21,6 @@ from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects, 
 
 from analysis.detector.annotation_masks import MaskFile
 from analysis.detector.annotations import Annotation, paint, read_outlines
-from analysis.detector.focus import LEAST_STAINED, STAINED_GREEN, cell_sharpness, floor_at
 from analysis.detector.lesions import longest_diameter_um
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import MAP_MPP
@@ -29,6 +28,7 @@ from analysis.detector.training.augmentation import turn
 from analysis.detector.training.regions import Region
 from analysis.detector.training.slide_folders import AnnotatedSlide, SlideFolderError
 from slides.wsi.errors import WsiError
+from slides.wsi.focus import LEAST_STAINED, STAINED_GREEN, cell_sharpness, floor_at
 from slides.wsi.tissue import tissue_mask
 
 RING_UM = 37.5

@@ -45,6 +45,8 @@ function show(element: HTMLElement, job: JobAnswer): void {
   }
   const bar = element.querySelector<HTMLProgressElement>("[data-job-progress]");
   if (bar) bar.value = job.progress;
+  const percent = element.querySelector<HTMLElement>("[data-job-percent]");
+  if (percent) percent.textContent = job.state === "running" ? `${Math.floor(job.progress * 100)} %` : "";
   const stage = element.querySelector<HTMLElement>("[data-job-stage]");
   if (stage) stage.textContent = job.stage;
 }

@@ -1,13 +1,16 @@
-/** Worker: one file in, its SHA-256 out; the page stays responsive meanwhile. */
+/** Worker: files in, SHA-256 of what will be sent out; the page stays responsive meanwhile. */
 
-import { sha256OfBlob } from "./digest";
+import { digestOfFile, digestOfZip, type Digest } from "./digest";
+import type { PackedFile } from "./stored-zip";
 
-export type DigestAnswer = { share: number } | { sha256: string } | { failure: string };
+export type DigestAnswer = { share: number } | Digest | { failure: string };
 
-self.onmessage = async (event: MessageEvent<File>) => {
+self.onmessage = async (event: MessageEvent<PackedFile[]>) => {
+  const files = event.data;
+  const onShare = (share: number) => self.postMessage({ share } satisfies DigestAnswer);
   try {
-    const sha256 = await sha256OfBlob(event.data, (share) => self.postMessage({ share } satisfies DigestAnswer));
-    self.postMessage({ sha256 } satisfies DigestAnswer);
+    const digest = files.length > 1 ? await digestOfZip(files, onShare) : await digestOfFile(files[0]!.file, onShare);
+    self.postMessage(digest satisfies DigestAnswer);
   } catch (error) {
     self.postMessage({ failure: error instanceof Error ? error.message : String(error) } satisfies DigestAnswer);
   }

@@ -1,9 +1,24 @@
-/** One file on its way: SHA-256 first, then a resumable tus upload that names it. States are told to `onChange`. */
+/** One slide on its way: SHA-256 first, then a resumable tus upload that names it. States are told to `onChange`. */
 
 import { DetailedError, Upload } from "tus-js-client";
+import { getJson } from "../http";
+import type { Digest } from "./digest";
 import type { DigestAnswer } from "./digest.worker";
+import { sizeOf, type SlideFiles } from "./slide-groups";
+import { zipOf } from "./stored-zip";
 
 export type UploadState = "waiting" | "checking" | "sending" | "paused" | "received" | "failed" | "cancelled";
+
+/** An upload that the server holds the beginning of. */
+export interface Unfinished {
+  id: string;
+  url: string;
+  filename: string;
+  case: string;
+  size: number;
+  offset: number;
+  sha256: string;
+}
 
 export interface Destination {
   endpoint: string;
@@ -16,21 +31,35 @@ export interface Destination {
 const CHUNK_BYTES = 8 * 2 ** 20;
 const RETRY_DELAYS_MS = [0, 1000, 3000, 5000, 10000, 20000, 30000];
 
-export class FileUpload {
+export class SlideUpload {
   state: UploadState = "waiting";
   /** Share of the present step, 0 to 1. */
   share = 0;
   reason = "";
+  /** Share that the server had already when sending began. */
   resumedAt = 0;
+  readonly size: number;
   #tus: Upload | null = null;
   #worker: Worker | null = null;
-  #sha256 = "";
+  #digest: Digest | null = null;
 
   constructor(
-    readonly file: File,
+    readonly slide: SlideFiles,
     readonly destination: Destination,
     private readonly onChange: () => void,
-  ) {}
+  ) {
+    this.size = sizeOf(slide);
+    if (slide.problem) [this.state, this.reason] = ["failed", slide.problem];
+  }
+
+  get sha256(): string {
+    return this.#digest?.sha256 ?? "";
+  }
+
+  /** Whether to try once more could help; what is wrong with the files themselves stays wrong. */
+  get mayTryAgain(): boolean {
+    return this.state === "failed" && !this.slide.problem;
+  }
 
   get isActive(): boolean {
     return this.state === "checking" || this.state === "sending";
@@ -44,10 +73,10 @@ export class FileUpload {
     this.reason = "";
     try {
       this.#set("checking");
-      if (!this.#sha256) await this.#check();
-      if (this.state === "checking") await this.#send(); // else paused or cancelled meanwhile
+      this.#digest ??= await this.#check();
+      if (this.state === "checking") await this.#send(this.#digest); // else paused or cancelled meanwhile
     } catch (error) {
-      this.#set("failed", reasonOf(error));
+      if (this.isActive) this.#set("failed", reasonOf(error));
     }
   }
 
@@ -70,10 +99,10 @@ export class FileUpload {
     }
   }
 
-  async #check(): Promise<void> {
+  async #check(): Promise<Digest> {
     const worker = new Worker(new URL("./digest.worker.ts", import.meta.url), { type: "module" });
     this.#worker = worker;
-    await new Promise<void>((resolve, reject) => {
+    return new Promise<Digest>((resolve, reject) => {
       worker.onerror = () => reject(new Error("The file could not be read."));
       worker.onmessage = (event: MessageEvent<DigestAnswer>) => {
         const answer = event.data;
@@ -82,23 +111,29 @@ export class FileUpload {
           this.onChange();
           return;
         }
-        if ("sha256" in answer) this.#sha256 = answer.sha256;
         this.#stopWorker();
         if ("failure" in answer) reject(new Error(`The file could not be read: ${answer.failure}`));
-        else resolve();
+        else resolve(answer);
       };
-      worker.postMessage(this.file);
+      worker.postMessage(this.slide.files);
     });
   }
 
-  async #send(): Promise<void> {
+  async #send(digest: Digest): Promise<void> {
     const { endpoint, csrf, accession, node } = this.destination;
-    const tus = new Upload(this.file, {
+    const { files, name } = this.slide;
+    const packed = files.length > 1;
+    const data = packed ? zipOf(files, digest.checkSums) : files[0]!.file;
+    // The server knows by the content what it has the beginning of: also after a reload, or from another browser.
+    const earlier = await unfinishedOf(endpoint, digest.sha256, accession, data.size);
+    if (this.state !== "checking") return; // paused or cancelled meanwhile
+    const tus = new Upload(data, {
       endpoint,
+      uploadUrl: earlier?.url ?? null,
       chunkSize: CHUNK_BYTES,
       retryDelays: RETRY_DELAYS_MS,
-      removeFingerprintOnSuccess: true,
-      metadata: { filename: this.file.name, case: accession, node, sha256: this.#sha256 },
+      storeFingerprintForResuming: false,
+      metadata: { filename: packed ? `${name}.zip` : name, case: accession, node, sha256: digest.sha256 },
       onBeforeRequest: (request) => request.setHeader("X-CSRFToken", csrf()),
       onShouldRetry: (error) => mayHelpToRetry(error),
       onProgress: (sent, total) => {
@@ -108,11 +143,9 @@ export class FileUpload {
       onSuccess: () => this.#set("received"),
       onError: (error) => this.#set("failed", reasonOf(error)),
     });
-    const earlier = (await tus.findPreviousUploads()).find((upload) => upload.metadata["case"] === accession);
-    if (earlier) tus.resumeFromPreviousUpload(earlier);
-    if (this.state !== "checking") return; // paused or cancelled meanwhile
     this.#tus = tus;
     this.#set("sending");
+    this.resumedAt = earlier ? earlier.offset / earlier.size : 0;
     tus.start();
   }
 
@@ -129,9 +162,15 @@ export class FileUpload {
   }
 }
 
-/** Network trouble and a busy server pass; a refusal (4xx) does not, except a lock held by the piece that was cut off. */
+async function unfinishedOf(endpoint: string, sha256: string, accession: string, size: number): Promise<Unfinished | undefined> {
+  const answer = await getJson<{ results: Unfinished[] }>(`${endpoint}?sha256=${sha256}`);
+  return answer.results.find((upload) => upload.case === accession && upload.size === size);
+}
+
+/** Network trouble and a busy server pass; a refusal (4xx) and a full disk do not, a lock held by a piece cut off does. */
 export function mayHelpToRetry(error: Error): boolean {
   const status = error instanceof DetailedError ? (error.originalResponse?.getStatus() ?? 0) : 0;
+  if (status === 507) return false; // somebody has to make room first
   return status === 0 || status >= 500 || status === 409 || status === 423 || status === 429;
 }
 

@@ -9,7 +9,7 @@ import { Minimap } from "./minimap";
 import { isDigitalZoom, magnificationInWords, nextStop, presetScale, PRESETS, PRESETS_WITHOUT_SCALE, scaleBar } from "./scale";
 import { SlideView } from "./slide-view";
 import { chooseDrawer, webglRenderer, type DrawerKind } from "./software-webgl";
-import { keepPass, openView, type ViewAnswer } from "./tile-pass";
+import { keepPass, openView, storeOf, type ViewAnswer } from "./tile-pass";
 
 export interface Stage {
   element: HTMLElement;
@@ -57,7 +57,7 @@ export async function openStage(element: HTMLElement, viewUrl: string, label: st
   watchThumbnail(thumb, minimap, coverage, view);
   watchScale(element, view, mpp);
   watchLoading(element, view, thumb);
-  watchTiles(view, banner, viewUrl);
+  watchTiles(view, banner, viewUrl, answer);
   watchCoverage(view, coverage, minimap);
   if (descriptor.missing_tiles > 0) element.append(missingNote(descriptor.missing_tiles));
   return {
@@ -176,14 +176,15 @@ function watchLoading(stage: HTMLElement, view: SlideView, thumb: HTMLElement): 
   });
 }
 
-function watchTiles(view: SlideView, banner: Banner, viewUrl: string): void {
+function watchTiles(view: SlideView, banner: Banner, viewUrl: string, opened: ViewAnswer): void {
+  const store = storeOf(opened.tiles);
   view.onFailedTiles(() => {
     if (view.failedTiles.size === 0) return banner.hide("tiles");
     banner.show("tiles", "Parts of the slide did not load (hatched).", { words: "Retry", run: () => void retry() });
   });
   const retry = async () => {
     try {
-      await openView(viewUrl);
+      await openView(viewUrl, store);
     } catch (error) {
       banner.show("pass", wordsOfTrouble(error), reloadAction(error));
       return;
@@ -192,10 +193,11 @@ function watchTiles(view: SlideView, banner: Banner, viewUrl: string): void {
     view.retryFailedTiles();
   };
   addEventListener("online", () => view.failedTiles.size > 0 && void retry());
-  keepPass(viewUrl, {
+  keepPass(viewUrl, store, {
     onTrouble: (error) => banner.show("pass", wordsOfTrouble(error), reloadAction(error)),
-    onRenewed: () => {
+    onRenewed: (_wasLate, answer) => {
       banner.hide("pass");
+      if (answer.newer_tiles) banner.show("newer", "Every tile of the slide is checked now.", { words: "Show the checked slide", run: () => location.reload() });
       if (view.failedTiles.size > 0) view.retryFailedTiles();
     },
   });

@@ -8,6 +8,8 @@ export interface ViewAnswer {
   descriptor: Descriptor;
   thumbnail: string;
   expires_in: number;
+  /** The slide was prepared anew since the page opened it: opened again, it shows those tiles. */
+  newer_tiles: boolean;
 }
 
 const RENEW_MS = 30_000;
@@ -16,17 +18,23 @@ const AGAIN_MS = 5_000;
 export interface TilePassEvents {
   onTrouble: (error: unknown) => void;
   /** After trouble, or after the machine slept: tiles that failed meanwhile may be tried again. */
-  onRenewed: (wasLate: boolean) => void;
+  onRenewed: (wasLate: boolean, answer: ViewAnswer) => void;
 }
 
-export async function openView(url: string): Promise<ViewAnswer> {
-  const answer = await postJson<ViewAnswer>(url, {});
+/** `store`: the tiles that the page holds; it may read on in them when they were replaced meanwhile. */
+export async function openView(url: string, store = ""): Promise<ViewAnswer> {
+  const answer = await postJson<ViewAnswer>(url, { store });
   if (!answer) throw new Error("The server did not describe the slide.");
   return answer;
 }
 
-/** Keeps the pass alive; returns the stopper. */
-export function keepPass(url: string, events: TilePassEvents): () => void {
+/** "/tiles/<log-in>/<slide>/<store>/" -> store. */
+export function storeOf(tiles: string): string {
+  return tiles.split("/").filter(Boolean).at(-1) ?? "";
+}
+
+/** Keeps the pass to `store` alive; returns the stopper. */
+export function keepPass(url: string, store: string, events: TilePassEvents): () => void {
   let renewedAt = Date.now();
   let timer = window.setTimeout(renew, RENEW_MS);
   let stopped = false;
@@ -35,10 +43,10 @@ export function keepPass(url: string, events: TilePassEvents): () => void {
     if (stopped) return;
     let wait = RENEW_MS;
     try {
-      const answer = await openView(url);
+      const answer = await openView(url, store);
       const wasLate = Date.now() - renewedAt > answer.expires_in * 1000;
       renewedAt = Date.now();
-      events.onRenewed(wasLate);
+      events.onRenewed(wasLate, answer);
     } catch (error) {
       events.onTrouble(error);
       // Gone for good (withdrawn, deleted): asking again every five seconds would only fill the log.

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from slides.wsi.archives import is_archive
 from slides.wsi.check import QUARANTINED, describe_in_words
 
 
@@ -19,6 +20,10 @@ class Command(BaseCommand):
         path: Path = options["path"]
         if not path.exists():
             raise CommandError(f"There is no file {path}.")
+        if path.is_file() and is_archive(path):
+            raise CommandError(
+                f"{path} is a zip archive. Unpack it to check what it holds; uploaded, it is unpacked by itself."
+            )
         found = describe_in_words(path)
         if options["json"]:
             self.stdout.write(json.dumps(found))
@@ -32,17 +37,5 @@ class Command(BaseCommand):
 def _lines(found: dict[str, Any]) -> list[str]:
     if found["state"] == QUARANTINED:
         return [f"{found['file']}: refused ({found['code']}). {found['reason']}"]
-    scale = f"{found['mpp_x']:.4f} x {found['mpp_y']:.4f} um per pixel" if found["mpp_x"] and found["mpp_y"] else "none"
-    how = "" if found["tiles"] == "pass_through" else "converted once, because "
-    lines = [
-        f"{found['file']}: {found['format']}, {found['width']:,} x {found['height']:,} pixels",
-        f"Scale: {scale} ({found['scale_state']}, from {found['mpp_source']})",
-    ]
-    if found["reason"]:
-        lines.append(found["reason"])
-    for number, level in enumerate(found["levels"]):
-        lines.append(f"  level {number}: {level['width']:,} x {level['height']:,}, 1/{level['downsample']:g}")
-    lines.append(f"Tiles: {how}{found['tiles_reason']}.")
-    if found["associated"]:
-        lines.append(f"Associated images: {', '.join(found['associated'])}")
-    return lines
+    lines = [f"{found['file']}: can be used", *(f"  {what}: {words}" for what, words in found["facts"])]
+    return [*lines, found["reason"]] if found["reason"] else lines

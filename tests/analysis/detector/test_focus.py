@@ -9,11 +9,11 @@ from scipy.ndimage import gaussian_filter
 
 from analysis.detector.assessment import judge
 from analysis.detector.detection import TissueSummary
-from analysis.detector.focus import cell_sharpness, find_blur, floor_at
 from analysis.detector.infer import detect
 from analysis.detector.patch_file import load_patches
 from analysis.detector.pixel_source import ArraySource
 from analysis.detector.weights import LoadedModel
+from slides.wsi.focus import cell_sharpness, find_blur, floor_at
 from tests.analysis.detector.conftest import tissue_like
 
 

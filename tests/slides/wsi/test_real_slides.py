@@ -44,7 +44,7 @@ def test_it_becomes_ready(name: str, reference_slides: Path, places: tuple[Path,
     prepared = sandbox.prepare(reference_slides / name, places[0], associated_dir=places[1])
     assert (prepared.store.kind, prepared.properties.scale_state) == (kind, scale_state)
     assert (prepared.properties.width, prepared.properties.height) == size
-    assert (prepared.tissue.mm2 is None) == (scale_state != "ok")
+    assert (prepared.quality.tissue_mm2 is None) == (scale_state != "ok")
     assert (prepared.missing_tiles, prepared.corrupt_tiles) == (0, 0)
     assert max(decoded(prepared.thumbnail.read_bytes()).shape) <= 1024
     with TileStore.load(places[0]) as store:

@@ -93,8 +93,8 @@ def test_a_slide_without_scale_is_ready_without_millimetres(tmp_path: Path, plac
     path = write_jpeg_tiff(tmp_path / "slide.tif", PICTURE, mpp=None)
     prepared = sandbox.prepare(path, places[0], associated_dir=places[1])
     assert prepared.properties.scale_state == "missing"
-    assert prepared.tissue.mm2 is None
-    assert prepared.tissue.fraction > 0.05
+    assert prepared.quality.tissue_mm2 is None
+    assert prepared.quality.tissue_fraction > 0.05
     with sandbox.open_pixels(path) as pixels, pytest.raises(NoScale):
         pixels.read_at_mpp(0, 0, 8, 8, 2.0)
     with sandbox.open_pixels(path, mpp_override=(0.25, 0.25)) as pixels:
@@ -121,7 +121,7 @@ def test_the_scale_text_of_a_scanner_is_read_or_left(tmp_path: Path, said: str, 
 def test_a_blank_slide_is_ready_with_no_tissue(tmp_path: Path, places: tuple[Path, Path]) -> None:
     path = write_jpeg_tiff(tmp_path / "slide.tif", np.full((900, 900, 3), 243, np.uint8))
     prepared = sandbox.prepare(path, places[0], associated_dir=places[1])
-    assert (prepared.tissue.mm2, prepared.tissue.fraction) == (0.0, 0.0)
+    assert (prepared.quality.tissue_mm2, prepared.quality.tissue_fraction) == (0.0, 0.0)
 
 
 def test_label_and_macro_are_known_by_subfile_type_alone(tmp_path: Path, places: tuple[Path, Path]) -> None:

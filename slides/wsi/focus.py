@@ -1,6 +1,7 @@
 """What of the tissue is out of focus.
 
-The measure is the mean square of the 4-neighbour Laplacian of the green channel (Pech-Pacheco 2000), in blocks of
+Shown to the operator after preparation, and used by the detector. The measure is the mean square of the 4-neighbour
+Laplacian of the green channel (Pech-Pacheco 2000), in blocks of
 64 um. At 1 um/px nine of ten patches of sharp lymph-node tissue give 1,900 to 9,600; a blur of 1 um (sigma) leaves 100
 to 690, one of 1.5 um 30 to 180, one of 2 um 11 to 52 (`benchmarks/blur.py`, 500 CAMELYON16 patches). A block is out of
 focus below an absolute floor, or below a small part of what the slide's own sharpest tissue reaches, so that half a
@@ -15,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from analysis.detector.reading_plan import MAP_MPP
-
+CELL_UM = 8.0
 BLOCK_CELLS = 8
 FLOOR = 120.0
 """At 1 um/px. At another spacing the detail that is left scales the floor by SPACING_POWER."""
@@ -83,7 +83,7 @@ def find_blur(
     share = float(counts[out].sum() / counts[measured].sum())
     spread = binary_dilation(out, np.ones((3, 3))) & ~measured
     blocks = (out | spread).repeat(BLOCK_CELLS, 0).repeat(BLOCK_CELLS, 1)[: read.shape[0], : read.shape[1]]
-    return Focus(blocks & read, share, float(counts[measured].sum()) * MAP_MPP**2 / 1e6)
+    return Focus(blocks & read, share, float(counts[measured].sum()) * CELL_UM**2 / 1e6)
 
 
 def _block_sum(values: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:
