@@ -137,8 +137,12 @@ def _add_tile_by_tile(
         return _finished(rgb[: height - row * TILE_SIDE, : width - col * TILE_SIDE], halve=halve)
 
     rows = math.ceil(height / TILE_SIDE)
+    ahead = pool.map(made, range(hatched.cols), repeat(0))  # a row ahead, so that no thread waits for the end of a row
     for row in range(rows):
-        band.add_made(pool.map(made, range(hatched.cols), repeat(row)))
+        current = ahead
+        if row + 1 < rows:
+            ahead = pool.map(made, range(hatched.cols), repeat(row + 1))
+        band.add_made(current)
         on_fraction((row + 1) / rows)
 
 
