@@ -6,11 +6,13 @@ one go, while its pixels are in the processor's cache; other slides are read in 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import repeat
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import simplejpeg
@@ -27,6 +29,10 @@ TILE_SIDE = PYRAMID_TILE_SIDE
 QUALITY = 85
 _STRIP_BYTES = 64 << 20
 _THREADS = 2
+_RUN = 6
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +143,24 @@ def _add_tile_by_tile(
         return _finished(rgb[: height - row * TILE_SIDE, : width - col * TILE_SIDE], halve=halve)
 
     rows = math.ceil(height / TILE_SIDE)
+    ahead = _in_runs(
+        pool, partial(made, row=0), range(hatched.cols)
+    )  # a row ahead, so that no thread waits for the end of a row
     for row in range(rows):
-        band.add_made(pool.map(made, range(hatched.cols), repeat(row)))
+        current = ahead
+        if row + 1 < rows:
+            ahead = _in_runs(pool, partial(made, row=row + 1), range(hatched.cols))
+        band.add_made(current)
         on_fraction((row + 1) / rows)
+
+
+def _in_runs(pool: ThreadPoolExecutor, act: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """As pool.map, a few items at a time: handing a thread single tiles of a millisecond costs more than it gives."""
+
+    def run(start: int) -> list[Result]:
+        return [act(item) for item in items[start : start + _RUN]]
+
+    return chain.from_iterable(pool.map(run, range(0, len(items), _RUN)))
 
 
 class _Band:
@@ -179,7 +200,7 @@ class _Band:
         self._held, self._held_rows = [], 0
         tiles = [band[:, left : left + TILE_SIDE] for left in range(0, band.shape[1], TILE_SIDE)]
         halve = self._below is not None
-        self.add_made(self._pool.map(lambda tile: _finished(tile, halve=halve), tiles))
+        self.add_made(_in_runs(self._pool, lambda tile: _finished(tile, halve=halve), tiles))
 
     def add_made(self, made: Iterable[tuple[bytes, Rgb | None]]) -> None:
         """A row of tiles that are finished (`_finished`)."""
