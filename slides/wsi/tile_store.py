@@ -72,7 +72,12 @@ class TileStore:
             tuple(int(side) for side in size.split("x")): blob[start : start + length]
             for size, (start, length) in document["placeholders"].items()
         }
-        self._grids = [(level.cols, level.rows) for level in index.levels]
+        # What a look-up needs, without the cost of properties and of numpy's memmap class: half of a tile's own time.
+        self._grids = [
+            (level.cols, level.rows, first) for level, first in zip(index.levels, index.first_tile, strict=True)
+        ]
+        self._records = np.asarray(index.records)
+        self._etag_start = f'"{document["store_id"]}-'
         self._descriptors = _open_files(folder, document["files"])
 
     @classmethod
@@ -86,15 +91,24 @@ class TileStore:
         return self.index.levels
 
     def tile(self, level: int, col: int, row: int) -> TileBytes:
-        """One ready JPEG. Raises KeyError outside the level."""
-        number = self.index.record_number(level, col, row)
-        offset, length, file, flag, header = self.index.records[number].item()
-        etag = f'"{self.document["store_id"]}-{number}"'
+        """One ready JPEG. Raises KeyError outside the level, OSError when the file cannot be read (or ends too early)."""
+        if not 0 <= level < len(self._grids):
+            raise KeyError((level, col, row))
+        cols, rows, first = self._grids[level]
+        if not (0 <= col < cols and 0 <= row < rows):
+            raise KeyError((level, col, row))
+        number = first + row * cols + col
+        offset, length, file, flag, header = self._records[number].item()
         if flag == OK:
             data = os.pread(self._descriptors[file], length, offset)
-            if len(data) == length:
-                return TileBytes(self.index.headers[header] + data, etag, False)
+            if (
+                len(data) != length
+            ):  # cut after the preparation: an error, which must not be kept as if it were the tile
+                raise OSError(f"tile {level}/{col}_{row} lies beyond the end of its file")
+            return TileBytes(self.index.headers[header] + data, f'{self._etag_start}{number}"', False)
         grid = self.index.levels[level]
+        # Another tag than that of the tile itself: a flag may be set by a check that ends after the first viewers came.
+        etag = f'{self._etag_start}{number}-{flag}"'
         return TileBytes(self._placeholders[grid.tile_width, grid.tile_height], etag, True)
 
     def descriptor(self) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from urllib.parse import quote
 from django.conf import settings
 from django.db import connection
 
+from metadet_site.local_stack.up import WEB_OPTIONS
+
 PATIENCE_SECONDS = 60
 
 
@@ -44,6 +46,7 @@ def server(port: int, home: Path, **environment: str) -> Iterator[subprocess.Pop
         **environment,
     }
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+    command += WEB_OPTIONS
     log = home / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
