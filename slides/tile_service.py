@@ -1,7 +1,7 @@
 """Tiles at the price of a look-up: a plain WSGI callable on /tiles/, before Django's middleware (measured: design 4.4).
 
     /tiles/<partition>/<slide>/<store>/<level>/<col>_<row>.jpg     one ready tile
-    .../descriptor.json  .../thumbnail.jpg                         for the viewer
+    .../descriptor.json  .../thumbnail.jpg  .../colour.lut         for the viewer
     .../info.json  .../<region>/<size>/0/default.jpg               IIIF Image API 3, level 0
     .../slide.dzi  .../slide_files/<dzi level>/<col>_<row>.jpg     Deep Zoom, where the tiles allow it
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from slides import open_stores, tile_access, tile_layouts
 from slides.wsi.errors import TileStoreDamaged
-from slides.wsi.tile_store import TileStore
+from slides.wsi.tile_store import COLOUR_NAME, TileStore
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,9 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
     if rest == "thumbnail.jpg":
         data = (store.folder / "thumbnail.jpg").read_bytes()
         return "image/jpeg", data, tile_layouts.etag_of(data)
+    if rest == COLOUR_NAME:
+        data = store.colour_table()
+        return "application/octet-stream", data, tile_layouts.etag_of(data)
     if rest == "descriptor.json":
         claims = verdict.claims
         return _json(open_stores.descriptor(store, mpp_x=claims.mpp_x, mpp_y=claims.mpp_y))

@@ -11,6 +11,7 @@ import numpy as np
 import simplejpeg
 
 from slides.wsi import tile_index, tile_store
+from slides.wsi.colour import write_colour_table
 from slides.wsi.convert import PyramidPlan, plan_pyramid, write_pyramid
 from slides.wsi.properties import ScaleState
 from slides.wsi.reader import SlideReader, encoded_png
@@ -143,6 +144,7 @@ def _write(slide: SlideReader, plan: StorePlan, index: TileIndex, output: Path, 
             "mpp_x": slide.properties.mpp_x if has_scale else None,
             "mpp_y": slide.properties.mpp_y if has_scale else None,
             "background": "#ffffff",
+            "colour": write_colour_table(slide.icc, output),
         },
     )
 

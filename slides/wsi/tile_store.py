@@ -21,6 +21,8 @@ from slides.wsi.geometry import Level
 
 VERSION = 1
 INDEX_NAME, TILES_NAME, HEADERS_NAME = "index.json", "tiles.npy", "headers.bin"
+COLOUR_NAME, COLOUR_CELLS = "colour.lut", 32  # what the slide's ICC profile does (slides/wsi/colour.py)
+COLOUR_BYTES = COLOUR_CELLS**3 * 3
 OK, MISSING, CORRUPT = 0, 1, 2
 PASS_THROUGH, CONVERTED = "pass_through", "converted"
 
@@ -119,7 +121,13 @@ class TileStore:
             | {"cols": level.cols, "rows": level.rows}
             for level in self.levels
         ]
-        return {name: self.document[name] for name in names} | {"levels": levels}
+        return {name: self.document[name] for name in names} | {"levels": levels, "colour": self.document.get("colour")}
+
+    def colour_table(self) -> bytes:
+        """Raises KeyError where the slide has no colour profile, OSError when it cannot be read."""
+        if self.document.get("colour") is None:
+            raise KeyError(COLOUR_NAME)
+        return (self.folder / COLOUR_NAME).read_bytes()
 
     def close(self) -> None:
         for descriptor in self._descriptors:
@@ -210,7 +218,7 @@ def write_store(
 ) -> dict[str, Any]:
     """Write a store into `folder`; index.json last, so that a store without it is an unfinished one.
 
-    `facts`: kind, width, height, mpp_x, mpp_y, background. Returns what was written as index.json.
+    `facts`: kind, width, height, mpp_x, mpp_y, background, colour. Returns what was written as index.json.
     """
     blob, headers, places = _blob_of(index.headers, placeholders)
     records = np.ascontiguousarray(index.records)
