@@ -16,12 +16,17 @@ def etag_of(data: bytes) -> str:
     return f'"{hashlib.sha256(data).hexdigest()[:20]}"'
 
 
-def iiif_info(levels: Sequence[Level], *, address: str) -> dict[str, Any]:
-    """info.json of the service at `address`. Each tile size is listed with the levels (scale factors) that have it."""
+def iiif_info(levels: Sequence[Level], *, address: str, thumbnail: tuple[int, int]) -> dict[str, Any]:
+    """info.json of the service at `address`. Each tile size is listed with the levels (scale factors) that have it.
+
+    `thumbnail` (width, height) is what may be had of the whole image, and so bounds what `max` means.
+    """
     factors: dict[tuple[int, int], list[int]] = {}
     for level in levels:
         if level.downsample == int(level.downsample):
             factors.setdefault((level.tile_width, level.tile_height), []).append(int(level.downsample))
+    longest = max(thumbnail)
+    limit = {"maxWidth": longest} if all(longest >= max(size) for size in factors) else {}
     return {
         "@context": "http://iiif.io/api/image/3/context.json",
         "type": "ImageService3",
@@ -30,11 +35,18 @@ def iiif_info(levels: Sequence[Level], *, address: str) -> dict[str, Any]:
         "id": address,
         "width": levels[0].width,
         "height": levels[0].height,
+        **limit,
+        "sizes": [{"width": thumbnail[0], "height": thumbnail[1]}],
         "tiles": [
             {"width": width, "height": height, "scaleFactors": scale_factors}
             for (width, height), scale_factors in factors.items()
         ],
     }
+
+
+def is_iiif_whole(name: str, thumbnail: tuple[int, int]) -> bool:
+    """Whether the whole image is asked for, at the largest size there is of it (which IIIF asks of every service)."""
+    return name in ("full/max/0/default.jpg", f"full/{thumbnail[0]},{thumbnail[1]}/0/default.jpg")
 
 
 def iiif_tile(levels: Sequence[Level], name: str) -> tuple[int, int, int]:

@@ -2,7 +2,7 @@
 
     /tiles/<partition>/<slide>/<store>/<level>/<col>_<row>.jpg     one ready tile
     .../descriptor.json  .../thumbnail.jpg  .../colour.lut         for the viewer
-    .../info.json  .../<region>/<size>/0/default.jpg               IIIF Image API 3, level 0
+    .../info.json  .../<region>/<size>/0/default.jpg               IIIF Image API 3, level 0: tiles, and the thumbnail as full/max
     .../slide.dzi  .../slide_files/<dzi level>/<col>_<row>.jpg     Deep Zoom, where the tiles allow it
 
 Permission comes before anything else, and whatever is not allowed is 404. slides.api.TileView is the same tile as an
@@ -18,6 +18,7 @@ from typing import Any
 
 from slides import open_stores, tile_access, tile_layouts
 from slides.wsi.errors import TileStoreDamaged
+from slides.wsi.jpeg_stream import parse_frame
 from slides.wsi.tile_store import COLOUR_NAME, TileStore
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
         tile = store.tile(int(level), int(col), int(row))
         return "image/jpeg", tile.data, tile.etag
     if rest == "thumbnail.jpg":
-        data = (store.folder / "thumbnail.jpg").read_bytes()
+        data = _thumbnail(store)[0]
         return "image/jpeg", data, tile_layouts.etag_of(data)
     if rest == COLOUR_NAME:
         data = store.colour_table()
@@ -129,7 +130,13 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
         return _json(open_stores.descriptor(store, mpp_x=claims.mpp_x, mpp_y=claims.mpp_y))
     if rest == "info.json":
         address = f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST', '')}{environ['PATH_INFO']}"
-        return _json(tile_layouts.iiif_info(store.levels, address=address.removesuffix("/info.json")))
+        address = address.removesuffix("/info.json")
+        return _json(tile_layouts.iiif_info(store.levels, address=address, thumbnail=_thumbnail(store)[1]))
+    if rest.startswith("full/"):
+        data, size = _thumbnail(store)
+        if not tile_layouts.is_iiif_whole(rest, size):
+            raise KeyError(rest)
+        return "image/jpeg", data, tile_layouts.etag_of(data)
     if rest == "slide.dzi":
         data = tile_layouts.dzi(store.levels).encode()
         return "application/xml", data, tile_layouts.etag_of(data)
@@ -138,6 +145,13 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
         return "image/jpeg", tile.data, tile.etag
     tile = store.tile(*tile_layouts.iiif_tile(store.levels, rest))
     return "image/jpeg", tile.data, tile.etag
+
+
+def _thumbnail(store: TileStore) -> tuple[bytes, tuple[int, int]]:
+    """(the JPEG, its width and height)"""
+    data = (store.folder / "thumbnail.jpg").read_bytes()
+    frame = parse_frame(data)
+    return data, (frame.width, frame.height)
 
 
 def _json(value: dict[str, Any]) -> tuple[str, bytes, str]:
