@@ -7,7 +7,7 @@ One slide is prepared; every peer then serves the same full-resolution tiles of 
 machine: `once` asks for every tile once after a server start (what panning is), `warm` for the same tiles again and
 again. Peers: a WSGI callable that only reads the tile (what the server itself costs), large_image's TIFF source as it
 passes tiles through (`icc off`) and as it comes (it encodes anew), each as the least server that can be written around
-it; and nginx with every tile as a file, where nginx is installed.
+it; nginx with every tile as a file, and nginx before metadet as deploy/nginx has it, where nginx is installed.
 
 The server stands on one core and the client on another. The client is wrk where it is installed (Debian: wrk), else
 threads of this process, which are so slow that the server sleeps between requests: a server woken for every single
@@ -38,8 +38,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,18 @@ end
 """
 
 
+EDGE = """
+daemon off; {user} worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; sendfile on; keepalive_requests 1000000;
+  open_file_cache max=20000; upstream metadet {{ server 127.0.0.1:{behind}; keepalive 32; }} {http}
+  server {{ listen 127.0.0.1:{port}; set $edge_key "{key}"; set $metadet_revoked {folder}/revoked;
+    proxy_http_version 1.1; proxy_set_header Connection ""; {server}
+    location / {{ proxy_pass http://metadet; }} }} }}
+"""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a client saw: bytes with headers where wrk counts them."""
@@ -131,10 +143,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Peer:
+    """`before`: the command of a second server (its port, the port of the first) that stands before the first."""
+
     name: str
     command: Callable[[int], list[str]]
     paths: list[str]
     authorised: bool = False
+    before: Callable[[int, int], list[str]] | None = None
 
 
 # -- the slide and its servers --------------------------------------------------------------------------
@@ -307,6 +322,7 @@ class Bench:
             "DJANGO_SETTINGS_MODULE": "metadet_site.settings",
             "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(folder)]),
             "PYTHONWARNINGS": "ignore",
+            "METADET_EDGE_KEY": SECRET,
         }
         os.environ.update(self.env)
         sys.path.insert(0, str(REPOSITORY))
@@ -349,7 +365,11 @@ class Bench:
         token = tile_access.sign(
             claims, partition=tile_access.partition_of(log_in), slide_id=self.slide_id, store=STORE
         )
-        return f"csrftoken={'c' * 32}; sessionid={'s' * 32}; {tile_access.COOKIE_NAME}={token}"
+        edge = tile_access.edge_pass(
+            claims.expires_at, partition=tile_access.partition_of(log_in), slide_id=self.slide_id, store=STORE
+        )
+        passes = f"{tile_access.COOKIE_NAME}={token}; {tile_access.EDGE_COOKIE_NAME}={edge}"
+        return f"csrftoken={'c' * 32}; sessionid={'s' * 32}; {passes}"
 
     def peers(self, names: list[str]) -> list[Peer]:
         plain = ["/" + name for name in names]
@@ -371,6 +391,9 @@ class Bench:
                 col, row = name.split("/")[1][:-4].split("_")
                 file.write_bytes(self.store.tile(0, int(col), int(row)).data)
             peers.append(Peer("nginx, static files", lambda port: self._nginx(nginx, port), plain))
+            peers.append(
+                replace(peers[0], name="metadet behind nginx", before=lambda port, to: self._edge(nginx, port, to))
+            )
         else:
             print("nginx is not installed: left out.", file=sys.stderr)
         return peers
@@ -379,22 +402,39 @@ class Bench:
         (self.folder / "nginx.conf").write_text(NGINX.format(folder=self.folder, port=port))
         return [program, "-c", str(self.folder / "nginx.conf"), "-p", str(self.folder)]
 
+    def _edge(self, program: str, port: int, behind: int) -> list[str]:
+        """The files of deploy/nginx, with a cache that is empty at the start."""
+        shutil.rmtree(self.folder / "metadet-tiles", ignore_errors=True)
+        texts = {
+            name: (REPOSITORY / "deploy/nginx" / file).read_text().replace("/var/cache/nginx", str(self.folder))
+            for name, file in (("http", "tiles-at-the-edge-http.conf"), ("server", "tiles-at-the-edge.conf"))
+        }
+        user = "user root;" if os.geteuid() == 0 else ""
+        written = EDGE.format(folder=self.folder, port=port, behind=behind, key=SECRET, user=user, **texts)
+        (self.folder / "edge.conf").write_text(written)
+        return [program, "-c", str(self.folder / "edge.conf"), "-p", str(self.folder)]
+
 
 def measure(bench: Bench, peer: Peer, connections: list[int], number: int) -> Iterator[Row]:
-    port = free_port()
+    port, first = free_port(), free_port()
     by_wrk = shutil.which("wrk") is not None
-    with serving(peer.command(port), port, bench.env) as pid:
+    with ExitStack() as servers:
+        pids = [servers.enter_context(serving(peer.command(first), first, bench.env))]
+        if peer.before is None:
+            port = first
+        else:
+            pids.append(servers.enter_context(serving(peer.before(port, first), port, bench.env)))
         for run, conns, once in [
             (f"once, {connections[0]}", connections[0], True),
             *((f"warm, {conns}", conns, False) for conns in connections),
         ]:
             cookie = bench.cookie("a") if peer.authorised else "none=0"
-            before = cpu_seconds(pid)
+            before = sum(map(cpu_seconds, pids))
             if by_wrk:
                 asked = ask_by_wrk(bench.folder, port, peer.paths, cookie, conns, len(peer.paths) if once else None)
             else:
                 asked = ask_by_threads(port, peer.paths, cookie, conns, len(peer.paths) if once else None)
-            used = cpu_seconds(pid) - before
+            used = sum(map(cpu_seconds, pids)) - before
             yield Row(
                 peer.name, run, number, asked.requests, used / asked.requests * 1000, asked.requests / asked.seconds,
                 asked.p50_ms, asked.p99_ms, asked.bytes / asked.requests / 1024,

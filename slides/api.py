@@ -232,15 +232,17 @@ class ViewingView(APIView):
                 "expires_in": opened.expires_in,
             }
         )
-        response.set_cookie(
-            tile_access.COOKIE_NAME,
-            opened.token,
-            max_age=opened.expires_in,
-            path=opened.cookie_path,
-            httponly=True,
-            samesite="Lax",
-            secure=settings.SESSION_COOKIE_SECURE,
-        )
+        for name, value in ((tile_access.COOKIE_NAME, opened.token), (tile_access.EDGE_COOKIE_NAME, opened.edge_pass)):
+            if value is not None:
+                response.set_cookie(
+                    name,
+                    value,
+                    max_age=opened.expires_in,
+                    path=opened.cookie_path,
+                    httponly=True,
+                    samesite="Lax",
+                    secure=settings.SESSION_COOKIE_SECURE,
+                )
         return response
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from slides.wsi.geometry import Level
 
+# The last column and row come with the padding that the file stores, which viewers cut off: cutting here would be decoding.
 _IIIF_TILE = re.compile(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})/(\d{1,6}),(\d{1,6})?/0/default\.jpg")
 _DZI_TILE = re.compile(r"(\d{1,2})/(\d{1,7})_(\d{1,7})\.jpe?g")
 
@@ -50,7 +51,12 @@ def is_iiif_whole(name: str, thumbnail: tuple[int, int]) -> bool:
 
 
 def iiif_tile(levels: Sequence[Level], name: str) -> tuple[int, int, int]:
-    """(level, col, row) of `x,y,w,h/w,h/0/default.jpg`. Raises KeyError for anything that is not exactly one tile."""
+    """(level, col, row) of `x,y,w,h/w,h/0/default.jpg`. Raises KeyError for anything that is not exactly one tile.
+
+    A region that is the whole image is named `full` (IIIF's canonical addresses).
+    """
+    if name.startswith("full/"):
+        name = f"0,0,{levels[0].width},{levels[0].height}/" + name.removeprefix("full/")
     found = _IIIF_TILE.fullmatch(name)
     if found is None:
         raise KeyError(name)

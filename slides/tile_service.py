@@ -134,9 +134,8 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
         return _json(tile_layouts.iiif_info(store.levels, address=address, thumbnail=_thumbnail(store)[1]))
     if rest.startswith("full/"):
         data, size = _thumbnail(store)
-        if not tile_layouts.is_iiif_whole(rest, size):
-            raise KeyError(rest)
-        return "image/jpeg", data, tile_layouts.etag_of(data)
+        if tile_layouts.is_iiif_whole(rest, size):
+            return "image/jpeg", data, tile_layouts.etag_of(data)
     if rest == "slide.dzi":
         data = tile_layouts.dzi(store.levels).encode()
         return "application/xml", data, tile_layouts.etag_of(data)

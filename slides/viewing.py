@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.http import HttpRequest
@@ -34,6 +35,7 @@ class Opened:
     thumbnail: str
     token: str
     cookie_path: str
+    edge_pass: str | None
     expires_in: int = tile_access.TOKEN_SECONDS
 
 
@@ -59,6 +61,9 @@ def open_slide(*, slide: Slide, user: User, session_key: str, request: HttpReque
         thumbnail=f"{path}{slide.store}/thumbnail.jpg",
         token=tile_access.sign(claims, partition=partition, slide_id=slide.pk, store=slide.store),
         cookie_path=path,
+        edge_pass=tile_access.edge_pass(claims.expires_at, partition=partition, slide_id=slide.pk, store=slide.store)
+        if settings.EDGE_KEY
+        else None,
     )
 
 

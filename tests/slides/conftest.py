@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import tifffile
+from django.db import transaction
 from django.test import Client
 
 from accounts.enums import Role
@@ -126,8 +127,9 @@ def ready_slide(received: Callable[..., Slide], prepared_folder: Path, tmp_path:
     index.write_text(json.dumps(document))
     found = SlideProperties.from_json(json.loads((prepared_folder / "properties.json").read_text()))
     Job.objects.update(state="done")
-    slide = ingest.locked(slide.pk)
-    ingest.make_ready(slide, ingest.Prepared(found, "tiles-1", True, 0.02, 0.25, 0, ()))
+    with transaction.atomic():
+        slide = ingest.locked(slide.pk)
+        ingest.make_ready(slide, ingest.Prepared(found, "tiles-1", True, 0.02, 0.25, 0, ()))
     return slide
 
 

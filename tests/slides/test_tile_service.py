@@ -264,6 +264,15 @@ def test_iiif_gives_the_whole_image_as_large_as_there_is_one(view: View) -> None
         assert view.fetch(refused).status == 404
 
 
+def test_iiif_names_a_tile_that_is_the_whole_image_full(view: View) -> None:
+    """As canonical addresses do, and with them OpenSeadragon."""
+    [level] = [each for each in view.answer["descriptor"]["levels"] if each["cols"] * each["rows"] == 1][:1]
+    size = f"{level['width']},{level['height']}"
+    answer = view.fetch(f"full/{size}/0/default.jpg")
+    assert answer.body == view.fetch(f"{level['level']}/0_0.jpg").body
+    assert answer.body == view.fetch(f"0,0,700,600/{size}/0/default.jpg").body
+
+
 def test_every_answer_needs_the_token(view: View) -> None:
     """Whatever is served over the store: nothing of it is there for who has no right, warm or not."""
     [group] = [each for each in json.loads(view.fetch("info.json").body)["tiles"] if each["scaleFactors"] == [1]]
