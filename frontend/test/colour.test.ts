@@ -43,8 +43,8 @@ describe("table of colours", () => {
 });
 
 test("the words say whether there is a profile and whether it is used", () => {
-  expect(colourInWords(null, false)).toBe("no colour profile in the file: colours as stored");
-  expect(colourInWords({ profile: "sRGB", changes: false }, false)).toContain("same as the screen's");
-  expect(colourInWords({ profile: "GT450", changes: true }, true)).toBe("colours by the profile GT450");
-  expect(colourInWords({ profile: "GT450", changes: true }, false)).toBe("profile GT450 off: colours as stored");
+  expect(colourInWords(null, false)).toBe("no colour profile in the file");
+  expect(colourInWords({ profile: "sRGB", changes: false }, false)).toBe("colour profile: the screen's own (sRGB)");
+  expect(colourInWords({ profile: "GT450", changes: true }, true)).toBe("colour profile on: GT450");
+  expect(colourInWords({ profile: "GT450", changes: true }, false)).toBe("colour profile off: GT450");
 });

@@ -25,9 +25,10 @@ export function colourControl(facts: ColourFacts | null, address: string, onTrou
   const wanted = () => localStorage.getItem(REMEMBERED) !== "off";
   let table: ColourTable | null = null;
   const shown = () => (wanted() ? table : null);
-  const button = h("button", { type: "button", class: "button", title: "Colours by the slide's profile, or as stored", "aria-label": "Colour profile", onclick: () => toggle() }, "ICC");
+  const button = h("button", { type: "button", class: "button", "aria-label": "Colour profile", onclick: () => toggle() }, "ICC");
   const tell = () => {
     words.textContent = colourInWords(facts, shown() !== null);
+    button.title = shown() ? `Colours as the profile ${facts.profile} says. Press for the stored colours.` : "Colours as the scanner stored them. Press for those of the profile.";
     button.setAttribute("aria-pressed", String(shown() !== null));
     listeners.forEach((listener) => listener(shown()));
   };

@@ -46,7 +46,7 @@ export function recolour(context: CanvasRenderingContext2D, table: ColourTable):
 
 /** How the slide's colours are shown, in words of the viewer. */
 export function colourInWords(facts: ColourFacts | null, on: boolean): string {
-  if (!facts) return "no colour profile in the file: colours as stored";
-  if (!facts.changes) return `colour profile ${facts.profile}: same as the screen's`;
-  return on ? `colours by the profile ${facts.profile}` : `profile ${facts.profile} off: colours as stored`;
+  if (!facts) return "no colour profile in the file";
+  if (!facts.changes) return `colour profile: the screen's own (${facts.profile})`;
+  return `colour profile ${on ? "on" : "off"}: ${facts.profile}`;
 }
