@@ -316,6 +316,8 @@ class Bench:
     def __init__(self, folder: Path, slide: Path | None) -> None:
         self.folder = folder
         folder.chmod(0o755)  # nginx started by root reads as nobody
+        self.cache = Path("/dev/shm") / folder.name if Path("/dev/shm").is_dir() else folder
+        self.cache.mkdir(exist_ok=True)
         self.env = os.environ | {
             "METADET_HOME": str(folder),
             "METADET_SECRET_KEY": SECRET,
@@ -403,10 +405,11 @@ class Bench:
         return [program, "-c", str(self.folder / "nginx.conf"), "-p", str(self.folder)]
 
     def _edge(self, program: str, port: int, behind: int) -> list[str]:
-        """The files of deploy/nginx, with a cache that is empty at the start."""
-        shutil.rmtree(self.folder / "metadet-tiles", ignore_errors=True)
+        """The files of deploy/nginx, with a cache in memory that is empty at the start."""
+        cache = self.cache / "metadet-tiles"
+        shutil.rmtree(cache, ignore_errors=True)
         texts = {
-            name: (REPOSITORY / "deploy/nginx" / file).read_text().replace("/var/cache/nginx", str(self.folder))
+            name: (REPOSITORY / "deploy/nginx" / file).read_text().replace("/var/cache/nginx", str(self.cache))
             for name, file in (("http", "tiles-at-the-edge-http.conf"), ("server", "tiles-at-the-edge.conf"))
         }
         user = "user root;" if os.geteuid() == 0 else ""
@@ -581,12 +584,15 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.insert(0, str(REPOSITORY))
     folder = Path(tempfile.mkdtemp(prefix="metadet-tiles-"))
+    bench = None
     try:
         bench = Bench(folder, options.slide)
         if options.viewers:
             return pan(bench, options)
         rows = compare(bench, options)
     finally:
+        if bench is not None:
+            shutil.rmtree(bench.cache, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))

@@ -263,6 +263,10 @@ class TileView(APIView):
             tile = viewing.store_of(slide).tile(level, col, row)
         except KeyError as error:
             raise Http404 from error
+        except OSError:
+            return HttpResponse(
+                "The slide's file cannot be read now.", status=503, headers={"Cache-Control": "no-store"}
+            )
         headers = {
             "ETag": tile.etag,
             "Cache-Control": f"private, max-age={request.session.get_expiry_age()}",

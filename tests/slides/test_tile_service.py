@@ -286,13 +286,17 @@ def test_every_answer_needs_the_token(view: View) -> None:
             assert "ETag" not in stranger.headers
 
 
-def test_a_file_that_was_cut_is_an_error_and_no_picture(view: View, ready_slide: Slide) -> None:
+def test_a_file_that_was_cut_is_an_error_and_no_picture(
+    view: View, client_of_reader: Client, ready_slide: Slide
+) -> None:
     assert view.fetch("0/0_0.jpg").status == 200
     with ready_slide.source_path.open("r+b") as file:
         file.truncate(500)  # under an open store: a drive that failed
     answer = view.fetch("0/0_0.jpg")
     assert (answer.status, answer.headers["Cache-Control"]) == (503, "no-store")
     assert "ETag" not in answer.headers
+    reference = client_of_reader.get(f"/api/slides/{ready_slide.pk}/tiles/{ready_slide.store}/0/0_0.jpg")
+    assert (reference.status_code, reference["Cache-Control"]) == (503, "no-store")
 
 
 def test_the_next_person_at_the_same_browser_gets_nothing(
