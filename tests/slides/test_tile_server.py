@@ -1,6 +1,7 @@
 """Tiles through the real server process: what HTTP itself adds or takes, and many browsers at once."""
 
 import http.client
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -30,9 +31,16 @@ def opened(reader: User, ready_slide: Slide) -> tuple[str, str]:
 
 @pytest.fixture
 def link(opened: tuple[str, str], home: Any) -> Any:
+    """The server begins with the limit of open files that a login shell usually has."""
     port = free_port()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
     with server(port, home):
-        yield lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
+        try:
+            yield lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 Link = Callable[[], http.client.HTTPConnection]
@@ -65,6 +73,8 @@ def test_one_connection_carries_every_kind_of_answer(link: Link, opened: tuple[s
 
 def test_open_connections_of_others_keep_nobody_waiting(link: Link, opened: tuple[str, str]) -> None:
     address, cookie = opened
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < CONNECTIONS + 200:
+        pytest.skip("this account may not open that many connections")
     connections = [link() for _ in range(CONNECTIONS)]
     try:
         assert [ask(connection, address, "HEAD", cookie=cookie)[0] for connection in connections] == [200] * CONNECTIONS
