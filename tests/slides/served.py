@@ -46,7 +46,7 @@ def server(port: int, home: Path, **environment: str) -> Iterator[subprocess.Pop
         **environment,
     }
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
-    command += WEB_OPTIONS
+    command += ["--blocking-threads", "4", *WEB_OPTIONS]
     log = home / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

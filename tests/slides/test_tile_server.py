@@ -18,6 +18,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 CONNECTIONS = 1_100  # above the 1,024 that granian and a usual limit of open files would allow
 
+PATIENCE_S = 10  # below the 30 s after which granian closes idle connections, and a waiting one would get its turn
+
 
 @pytest.fixture
 def opened(reader: User, ready_slide: Slide) -> tuple[str, str]:
@@ -38,7 +40,7 @@ def link(opened: tuple[str, str], home: Any) -> Any:
     with server(port, home):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4_096)), hard))
         try:
-            yield lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            yield lambda: http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
