@@ -46,6 +46,8 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+# Shared with an nginx that answers for tiles itself (deploy/nginx/tiles-at-the-edge.conf); None: granian answers for all.
+EDGE_KEY = env_secret("METADET_EDGE_KEY")
 ALLOWED_HOSTS = env_list("METADET_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env_list("METADET_ORIGINS", [])
 HTTPS = env_bool("METADET_HTTPS", False)

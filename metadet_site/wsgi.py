@@ -1,6 +1,7 @@
 """The one callable of the web process: /tiles/ goes to the tile service before Django's middleware, the rest to Django."""
 
 import os
+import resource
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,18 @@ from metadet_site.dead_peers import notice_dead_peers  # noqa: E402  (needs the 
 from slides.tile_service import tile_application  # noqa: E402
 
 StartResponse = Callable[..., Any]
+OPEN_FILES = 16_384
+
+
+def _allow_many_connections() -> None:
+    """Every browser keeps six connections open, each one an open file; a usual soft limit is 1,024 of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+_allow_many_connections()
 
 
 def application(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:

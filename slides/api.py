@@ -243,15 +243,17 @@ class ViewingView(GenericAPIView[Slide]):
                 "newer_tiles": opened.newer_tiles,
             }
         )
-        response.set_cookie(
-            tile_access.COOKIE_NAME,
-            opened.token,
-            max_age=opened.expires_in,
-            path=opened.cookie_path,
-            httponly=True,
-            samesite="Lax",
-            secure=settings.SESSION_COOKIE_SECURE,
-        )
+        for name, value in ((tile_access.COOKIE_NAME, opened.token), (tile_access.EDGE_COOKIE_NAME, opened.edge_pass)):
+            if value is not None:
+                response.set_cookie(
+                    name,
+                    value,
+                    max_age=opened.expires_in,
+                    path=opened.cookie_path,
+                    httponly=True,
+                    samesite="Lax",
+                    secure=settings.SESSION_COOKIE_SECURE,
+                )
         return response
 
 
@@ -272,6 +274,10 @@ class TileView(APIView):
             tile = viewing.store_of(slide, store).tile(level, col, row)
         except KeyError as error:
             raise Http404 from error
+        except OSError:
+            return HttpResponse(
+                "The slide's file cannot be read now.", status=503, headers={"Cache-Control": "no-store"}
+            )
         headers = {
             "ETag": tile.etag,
             "Cache-Control": f"private, max-age={request.session.get_expiry_age()}",

@@ -8,6 +8,7 @@ from typing import Any
 
 from slides.wsi.geometry import Level
 
+# The last column and row come with the padding that the file stores, which viewers cut off: cutting here would be decoding.
 _IIIF_TILE = re.compile(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})/(\d{1,6}),(\d{1,6})?/0/default\.jpg")
 _DZI_TILE = re.compile(r"(\d{1,2})/(\d{1,7})_(\d{1,7})\.jpe?g")
 
@@ -16,12 +17,17 @@ def etag_of(data: bytes) -> str:
     return f'"{hashlib.sha256(data).hexdigest()[:20]}"'
 
 
-def iiif_info(levels: Sequence[Level], *, address: str) -> dict[str, Any]:
-    """info.json of the service at `address`. Each tile size is listed with the levels (scale factors) that have it."""
+def iiif_info(levels: Sequence[Level], *, address: str, thumbnail: tuple[int, int]) -> dict[str, Any]:
+    """info.json of the service at `address`. Each tile size is listed with the levels (scale factors) that have it.
+
+    `thumbnail` (width, height) is what may be had of the whole image, and so bounds what `max` means.
+    """
     factors: dict[tuple[int, int], list[int]] = {}
     for level in levels:
         if level.downsample == int(level.downsample):
             factors.setdefault((level.tile_width, level.tile_height), []).append(int(level.downsample))
+    longest = max(thumbnail)
+    limit = {"maxWidth": longest} if all(longest >= max(size) for size in factors) else {}
     return {
         "@context": "http://iiif.io/api/image/3/context.json",
         "type": "ImageService3",
@@ -30,6 +36,8 @@ def iiif_info(levels: Sequence[Level], *, address: str) -> dict[str, Any]:
         "id": address,
         "width": levels[0].width,
         "height": levels[0].height,
+        **limit,
+        "sizes": [{"width": thumbnail[0], "height": thumbnail[1]}],
         "tiles": [
             {"width": width, "height": height, "scaleFactors": scale_factors}
             for (width, height), scale_factors in factors.items()
@@ -37,8 +45,18 @@ def iiif_info(levels: Sequence[Level], *, address: str) -> dict[str, Any]:
     }
 
 
+def is_iiif_whole(name: str, thumbnail: tuple[int, int]) -> bool:
+    """Whether the whole image is asked for, at the largest size there is of it (which IIIF asks of every service)."""
+    return name in ("full/max/0/default.jpg", f"full/{thumbnail[0]},{thumbnail[1]}/0/default.jpg")
+
+
 def iiif_tile(levels: Sequence[Level], name: str) -> tuple[int, int, int]:
-    """(level, col, row) of `x,y,w,h/w,h/0/default.jpg`. Raises KeyError for anything that is not exactly one tile."""
+    """(level, col, row) of `x,y,w,h/w,h/0/default.jpg`. Raises KeyError for anything that is not exactly one tile.
+
+    A region that is the whole image is named `full` (IIIF's canonical addresses).
+    """
+    if name.startswith("full/"):
+        name = f"0,0,{levels[0].width},{levels[0].height}/" + name.removeprefix("full/")
     found = _IIIF_TILE.fullmatch(name)
     if found is None:
         raise KeyError(name)

@@ -1,8 +1,8 @@
 """Tiles at the price of a look-up: a plain WSGI callable on /tiles/, before Django's middleware (measured: design 4.4).
 
     /tiles/<partition>/<slide>/<store>/<level>/<col>_<row>.jpg     one ready tile
-    .../descriptor.json  .../thumbnail.jpg                         for the viewer
-    .../info.json  .../<region>/<size>/0/default.jpg               IIIF Image API 3, level 0
+    .../descriptor.json  .../thumbnail.jpg  .../colour.lut         for the viewer
+    .../info.json  .../<region>/<size>/0/default.jpg               IIIF Image API 3, level 0: tiles, and the thumbnail as full/max
     .../slide.dzi  .../slide_files/<dzi level>/<col>_<row>.jpg     Deep Zoom, where the tiles allow it
 
 Permission comes before anything else, and whatever is not allowed is 404. slides.api.TileView is the same tile as an
@@ -18,7 +18,8 @@ from typing import Any
 
 from slides import open_stores, tile_access, tile_layouts
 from slides.wsi.errors import TileStoreDamaged
-from slides.wsi.tile_store import TileStore
+from slides.wsi.jpeg_stream import parse_frame
+from slides.wsi.tile_store import COLOUR_NAME, TileStore
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +120,22 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
         tile = store.tile(int(level), int(col), int(row))
         return "image/jpeg", tile.data, tile.etag
     if rest == "thumbnail.jpg":
-        data = (store.folder / "thumbnail.jpg").read_bytes()
+        data = _thumbnail(store)[0]
         return "image/jpeg", data, tile_layouts.etag_of(data)
+    if rest == COLOUR_NAME:
+        data = store.colour_table()
+        return "application/octet-stream", data, tile_layouts.etag_of(data)
     if rest == "descriptor.json":
         claims = verdict.claims
         return _json(open_stores.descriptor(store, mpp_x=claims.mpp_x, mpp_y=claims.mpp_y))
     if rest == "info.json":
         address = f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST', '')}{environ['PATH_INFO']}"
-        return _json(tile_layouts.iiif_info(store.levels, address=address.removesuffix("/info.json")))
+        address = address.removesuffix("/info.json")
+        return _json(tile_layouts.iiif_info(store.levels, address=address, thumbnail=_thumbnail(store)[1]))
+    if rest.startswith("full/"):
+        data, size = _thumbnail(store)
+        if tile_layouts.is_iiif_whole(rest, size):
+            return "image/jpeg", data, tile_layouts.etag_of(data)
     if rest == "slide.dzi":
         data = tile_layouts.dzi(store.levels).encode()
         return "application/xml", data, tile_layouts.etag_of(data)
@@ -135,6 +144,13 @@ def _content(verdict: _Verdict, rest: str, environ: dict[str, Any]) -> tuple[str
         return "image/jpeg", tile.data, tile.etag
     tile = store.tile(*tile_layouts.iiif_tile(store.levels, rest))
     return "image/jpeg", tile.data, tile.etag
+
+
+def _thumbnail(store: TileStore) -> tuple[bytes, tuple[int, int]]:
+    """(the JPEG, its width and height)"""
+    data = (store.folder / "thumbnail.jpg").read_bytes()
+    frame = parse_frame(data)
+    return data, (frame.width, frame.height)
 
 
 def _json(value: dict[str, Any]) -> tuple[str, bytes, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.db import transaction
 from django.http import HttpRequest
@@ -32,6 +33,7 @@ class Opened:
     token: str
     cookie_path: str
     newer_tiles: bool
+    edge_pass: str | None
     expires_in: int = tile_access.TOKEN_SECONDS
 
 
@@ -62,6 +64,9 @@ def open_slide(
         token=tile_access.sign(claims, partition=partition, slide_id=slide.pk, store=name),
         newer_tiles=name != slide.store,
         cookie_path=path,
+        edge_pass=tile_access.edge_pass(claims.expires_at, partition=partition, slide_id=slide.pk, store=name)
+        if settings.EDGE_KEY
+        else None,
     )
 
 

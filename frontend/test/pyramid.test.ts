@@ -9,6 +9,7 @@ const descriptor: Descriptor = {
   mpp_y: 0.25,
   missing_tiles: 0,
   background: "#ffffff",
+  colour: null,
   levels: [
     { level: 0, width: 20013, height: 14007, downsample: 1, tile_width: 240, tile_height: 240, cols: 84, rows: 59 },
     { level: 1, width: 10007, height: 7004, downsample: 2, tile_width: 512, tile_height: 512, cols: 20, rows: 14 },

@@ -25,6 +25,9 @@ DEFAULT_PORT = 8000
 PORTS_TRIED = 20
 # Warnings about root and about users without a name, ten lines each: the worker decodes nothing itself (slides/wsi/sandbox).
 CELERY_SAYS = ("You're running the worker", "An entry for the specified gid")
+# A browser keeps six connections open, and granian lets the rest wait until one of its first 1,024 ends: with 200 open
+# slides some viewers would get no tile at all.
+WEB_OPTIONS = ("--no-ws", "--backlog", "8192", "--backpressure", "8192")
 # Stages rise at the start and fall at the stop.
 STORES, WORKERS, WEB = 1, 2, 3
 
@@ -215,7 +218,7 @@ class LocalStack:
             name="web",
             command=[
                 *(sys.executable, "-m", "granian", "--interface", "wsgi", "--host", ADDRESS, "--port", str(port)),
-                *("--workers", "1", "--blocking-threads", str(web_threads()), "--respawn-failed-workers", "--no-ws"),
+                *("--workers", "1", "--blocking-threads", str(web_threads()), "--respawn-failed-workers", *WEB_OPTIONS),
                 *("--log-level", "warning", "metadet_site.wsgi:application"),
             ],
             environment=self.environment | {"METADET_PROCESS": "web", "OMP_NUM_THREADS": "1"},

@@ -17,6 +17,7 @@ import simplejpeg
 from PIL import Image
 
 from slides.wsi import tile_index, tile_store
+from slides.wsi.colour import write_colour_table
 from slides.wsi.convert import PyramidPlan, WrittenPyramid, plan_pyramid, write_pyramid
 from slides.wsi.level_check import check_some_is_readable, levels_of_another_picture
 from slides.wsi.measuring import blur_of, tissue_and_ink
@@ -233,6 +234,7 @@ def _write(
             "mpp_y": slide.properties.mpp_y if has_scale else None,
             "background": "#ffffff",
             "levels_left_out": list(left_out),
+            "colour": write_colour_table(slide.icc, output),
         },
     )
 

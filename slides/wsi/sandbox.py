@@ -585,11 +585,24 @@ def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
     pyramid = output / "pyramid.tif"
     if len(document["files"]) > len(files):
         files.append(pyramid)
+    _check_colour(output, document)
     tile_store.check_bounds(index, [file.stat().st_size for file in files])
     document["files"] = [
         tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output)) for file in files
     ]
     tile_store.write_index(output, document)
+
+
+def _check_colour(output: Path, document: dict[str, Any]) -> None:
+    """The table of colours is of its one size, or there is none; what is said of it is a name and a yes or no."""
+    said = document.get("colour")
+    if not isinstance(said, dict):
+        document["colour"] = None
+        return
+    table = output / tile_store.COLOUR_NAME
+    if table.is_symlink() or not table.is_file() or table.stat().st_size != tile_store.COLOUR_BYTES:
+        raise SlideRefused(RefusalCode.DECODER_CRASHED, "The program that decodes slides wrote no table of colours.")
+    document["colour"] = {"profile": str(said.get("profile"))[:100], "changes": bool(said.get("changes"))}
 
 
 def _name_from(file: Path, folder: Path) -> str:

@@ -23,7 +23,8 @@ VERSION = 1
 INDEX_NAME, TILES_NAME, HEADERS_NAME = "index.json", "tiles.npy", "headers.bin"
 OK, MISSING, CORRUPT, HATCHED = 0, 1, 2, 3
 """Flags of a tile. HATCHED: a picture of ours, in which a part that could not be read is drawn hatched."""
-
+COLOUR_NAME, COLOUR_CELLS = "colour.lut", 32  # what the slide's ICC profile does (slides/wsi/colour.py)
+COLOUR_BYTES = COLOUR_CELLS**3 * 3
 PASS_THROUGH, CONVERTED = "pass_through", "converted"
 
 TILE_RECORD = np.dtype([("offset", "<u8"), ("length", "<u4"), ("file", "u1"), ("flag", "u1"), ("header", "<u2")])
@@ -74,7 +75,12 @@ class TileStore:
             tuple(int(side) for side in size.split("x")): blob[start : start + length]
             for size, (start, length) in document["placeholders"].items()
         }
-        self._grids = [(level.cols, level.rows) for level in index.levels]
+        # What a look-up needs, without the cost of properties and of numpy's memmap class: half of a tile's own time.
+        self._grids = [
+            (level.cols, level.rows, first) for level, first in zip(index.levels, index.first_tile, strict=True)
+        ]
+        self._records = np.asarray(index.records)
+        self._etag_start = f'"{document["store_id"]}-'
         self._descriptors = _open_files(folder, document["files"])
 
     @classmethod
@@ -88,15 +94,24 @@ class TileStore:
         return self.index.levels
 
     def tile(self, level: int, col: int, row: int) -> TileBytes:
-        """One ready JPEG. Raises KeyError outside the level."""
-        number = self.index.record_number(level, col, row)
-        offset, length, file, flag, header = self.index.records[number].item()
-        etag = f'"{self.document["store_id"]}-{number}"'
+        """One ready JPEG. Raises KeyError outside the level, OSError when the file cannot be read (or ends too early)."""
+        if not 0 <= level < len(self._grids):
+            raise KeyError((level, col, row))
+        cols, rows, first = self._grids[level]
+        if not (0 <= col < cols and 0 <= row < rows):
+            raise KeyError((level, col, row))
+        number = first + row * cols + col
+        offset, length, file, flag, header = self._records[number].item()
         if flag in (OK, HATCHED):
             data = os.pread(self._descriptors[file], length, offset)
-            if len(data) == length:
-                return TileBytes(self.index.headers[header] + data, etag, False)
+            if len(data) != length:
+                # cut after the preparation: an error, which must not be kept as if it were the tile
+                raise OSError(f"tile {level}/{col}_{row} lies beyond the end of its file")
+            tag = f'{number}"' if flag == OK else f'{number}-{flag}"'
+            return TileBytes(self.index.headers[header] + data, self._etag_start + tag, False)
         grid = self.index.levels[level]
+        # Another tag than that of the tile itself: a flag may be set by a check that ends after the first viewers came.
+        etag = f'{self._etag_start}{number}-{flag}"'
         return TileBytes(self._placeholders[grid.tile_width, grid.tile_height], etag, True)
 
     def descriptor(self) -> dict[str, Any]:
@@ -107,7 +122,13 @@ class TileStore:
             | {"cols": level.cols, "rows": level.rows}
             for level in self.levels
         ]
-        return {name: self.document[name] for name in names} | {"levels": levels}
+        return {name: self.document[name] for name in names} | {"levels": levels, "colour": self.document.get("colour")}
+
+    def colour_table(self) -> bytes:
+        """Raises KeyError where the slide has no colour profile, OSError when it cannot be read."""
+        if self.document.get("colour") is None:
+            raise KeyError(COLOUR_NAME)
+        return (self.folder / COLOUR_NAME).read_bytes()
 
     def close(self) -> None:
         for descriptor in self._descriptors:
@@ -198,7 +219,7 @@ def write_store(
 ) -> dict[str, Any]:
     """Write a store into `folder`; index.json last, so that a store without it is an unfinished one.
 
-    `facts`: kind, width, height, mpp_x, mpp_y, background. `missing_tiles` and `corrupt_tiles` count those of full
+    `facts`: kind, width, height, mpp_x, mpp_y, background, colour. `missing_tiles` and `corrupt_tiles` count those of full
     resolution. Returns what was written as index.json.
     """
     blob, headers, places = _blob_of(index.headers, placeholders)

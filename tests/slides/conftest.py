@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import tifffile
+from django.db import transaction
 from django.test import Client
 
 from accounts.enums import Role
@@ -141,18 +142,19 @@ def ready_slide(received: Callable[..., Slide], prepared_folder: Path, tmp_path:
     index.write_text(json.dumps(document))
     found = SlideProperties.from_json(json.loads((prepared_folder / "properties.json").read_text()))
     Job.objects.update(state="done")
-    slide = ingest.locked(slide.pk)
-    quality = Quality(tissue_mm2=0.02, tissue_fraction=0.25, ink_mm2=0.0, ink_share=0.0)
-    prepared = ingest.Prepared(
-        found,
-        "tiles-1",
-        StorePlan("pass_through", "as they are", True),
-        quality=quality,
-        checked=True,
-        corrupt_tiles=0,
-        missing_tiles=0,
-    )
-    ingest.make_ready(slide, prepared)
+    with transaction.atomic():
+        slide = ingest.locked(slide.pk)
+        quality = Quality(tissue_mm2=0.02, tissue_fraction=0.25, ink_mm2=0.0, ink_share=0.0)
+        prepared = ingest.Prepared(
+            found,
+            "tiles-1",
+            StorePlan("pass_through", "as they are", True),
+            quality=quality,
+            checked=True,
+            corrupt_tiles=0,
+            missing_tiles=0,
+        )
+        ingest.make_ready(slide, prepared)
     return slide
 
 

@@ -19,6 +19,7 @@ from django.db import connection
 
 from accounts.enums import Role
 from accounts.models import User
+from metadet_site.local_stack.up import WEB_OPTIONS
 from tests.slides.conftest import logged_in
 
 CSRF = "k" * 32
@@ -50,6 +51,7 @@ def server(port: int, home: Path, **environment: str) -> Iterator[subprocess.Pop
         **environment,
     }
     command = [sys.executable, "-m", "granian", "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--blocking-threads", "4", *WEB_OPTIONS]
     log = home / "server.log"
     with log.open("ab") as output:
         process = subprocess.Popen(

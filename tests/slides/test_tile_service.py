@@ -1,6 +1,7 @@
 """Tiles before Django: nothing without permission, and byte for byte the ordinary view."""
 
 import io
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -246,9 +247,77 @@ def test_tiles_are_kept_by_this_browser_alone_and_not_beyond_the_log_in(view: Vi
     assert 0 < int(kept.rsplit("=", 1)[1]) <= 12 * 3600
 
 
-def test_iiif_names_every_tile_once(view: View) -> None:
-    import json
+def test_iiif_gives_the_whole_image_as_large_as_there_is_one(view: View) -> None:
+    info = json.loads(view.fetch("info.json").body)
+    [size] = info["sizes"]
+    whole = view.fetch("full/max/0/default.jpg")
+    assert (whole.status, whole.headers["Content-Type"]) == (200, "image/jpeg")
+    assert Image.open(io.BytesIO(whole.body)).size == (size["width"], size["height"])
+    assert info["maxWidth"] == max(size.values())
+    assert view.fetch(f"full/{size['width']},{size['height']}/0/default.jpg").body == whole.body
+    for refused in (
+        "full/10,10/0/default.jpg",
+        "full/max/90/default.jpg",
+        "full/max/0/grey.jpg",
+        "full/max/0/default.png",
+    ):
+        assert view.fetch(refused).status == 404
 
+
+def test_iiif_names_a_tile_that_is_the_whole_image_full(view: View) -> None:
+    """As canonical addresses do, and with them OpenSeadragon."""
+    [level] = [each for each in view.answer["descriptor"]["levels"] if each["cols"] * each["rows"] == 1][:1]
+    size = f"{level['width']},{level['height']}"
+    answer = view.fetch(f"full/{size}/0/default.jpg")
+    assert answer.body == view.fetch(f"{level['level']}/0_0.jpg").body
+    assert answer.body == view.fetch(f"0,0,700,600/{size}/0/default.jpg").body
+
+
+def test_every_answer_needs_the_token(view: View) -> None:
+    """Whatever is served over the store: nothing of it is there for who has no right, warm or not."""
+    [group] = [each for each in json.loads(view.fetch("info.json").body)["tiles"] if each["scaleFactors"] == [1]]
+    iiif = f"0,0,{group['width']},{group['height']}/{group['width']},{group['height']}/0/default.jpg"
+    for rest in ("0/0_0.jpg", "thumbnail.jpg", "descriptor.json", "info.json", "full/max/0/default.jpg", iiif):
+        assert view.fetch(rest).status == 200, rest
+        for method in ("GET", "HEAD"):
+            stranger = fetch(view.tiles + rest, method=method)
+            assert (stranger.status, stranger.body) == (404, b"")
+            assert stranger.headers["Cache-Control"] == "no-store"
+            assert "ETag" not in stranger.headers
+
+
+def test_a_file_that_was_cut_is_an_error_and_no_picture(
+    view: View, client_of_reader: Client, ready_slide: Slide
+) -> None:
+    assert view.fetch("0/0_0.jpg").status == 200
+    with ready_slide.source_path.open("r+b") as file:
+        file.truncate(500)  # under an open store: a drive that failed
+    answer = view.fetch("0/0_0.jpg")
+    assert (answer.status, answer.headers["Cache-Control"]) == (503, "no-store")
+    assert "ETag" not in answer.headers
+    reference = client_of_reader.get(f"/api/slides/{ready_slide.pk}/tiles/{ready_slide.store}/0/0_0.jpg")
+    assert (reference.status_code, reference["Cache-Control"]) == (503, "no-store")
+
+
+def test_the_next_person_at_the_same_browser_gets_nothing(
+    view: View, client_of_reader: Client, ready_slide: Slide, person: Callable[..., User], monkeypatch: Any
+) -> None:
+    """The browser still holds the cookie of the person before, and its history the addresses."""
+    assert view.fetch("0/0_0.jpg").status == 200
+    client_of_reader.post("/accounts/logout/")
+    client_of_reader.force_login(person("next", Role.READER), backend="django.contrib.auth.backends.ModelBackend")
+    now = tile_service.time.time()
+    monkeypatch.setattr(tile_service.time, "time", lambda: now + tile_access.VERDICT_SECONDS + 0.1)
+    assert view.fetch("0/0_0.jpg").status == 404
+    assert client_of_reader.post(f"/api/slides/{ready_slide.pk}/view/").status_code == 404
+
+
+def test_a_slide_without_profile_has_no_table_of_colours(view: View) -> None:
+    assert view.answer["descriptor"]["colour"] is None
+    assert view.fetch("colour.lut").status == 404
+
+
+def test_iiif_names_every_tile_once(view: View) -> None:
     info = json.loads(view.fetch("info.json").body)
     assert (info["width"], info["height"], info["profile"]) == (700, 600, "level0")
     assert info["id"].endswith(view.tiles.rstrip("/"))

@@ -36,6 +36,7 @@ const DESCRIPTOR: Descriptor = {
   mpp_y: 0.25,
   missing_tiles: 0,
   background: "#ffffff",
+  colour: null,
   levels: [levelOf(0, 1, 240), ...[2, 4, 8, 16, 32].map((downsample, index) => levelOf(index + 1, downsample, 512))],
 };
 

@@ -13,7 +13,7 @@ export class Minimap {
   readonly element: HTMLElement;
   #canvas: HTMLCanvasElement;
   #share = h("span", {});
-  #picture: HTMLImageElement | null = null;
+  #picture: HTMLCanvasElement | null = null;
 
   constructor(
     readonly view: SlideView,
@@ -40,7 +40,7 @@ export class Minimap {
     listen(this.#canvas, "pointerup", () => (down = false));
   }
 
-  setPicture(picture: HTMLImageElement): void {
+  setPicture(picture: HTMLCanvasElement): void {
     this.#picture = picture;
     this.draw();
   }

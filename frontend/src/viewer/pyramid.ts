@@ -1,5 +1,7 @@
 /** Geometry of the tile pyramid, free of any viewer: what the descriptor of the tile store means. */
 
+import type { ColourFacts } from "./colour";
+
 export interface DescriptorLevel {
   level: number;
   width: number;
@@ -19,6 +21,7 @@ export interface Descriptor {
   levels: DescriptorLevel[];
   missing_tiles: number;
   background: string;
+  colour: ColourFacts | null;
 }
 
 /** Levels from coarse to fine, as a zooming viewer counts them. Throws on a descriptor that cannot be drawn. */

@@ -2,6 +2,7 @@
 
 import OpenSeadragon from "openseadragon";
 import { h } from "../dom";
+import { recolour, type ColourTable } from "./colour";
 import { boxesTouch, visibleBox, type Box0, type Frame, type Level0Point, type StagePoint } from "./geometry";
 import { clippedTile, coarseToFine, levelScale, tileAt, tilePath, wantedLevel, type Descriptor, type DescriptorLevel } from "./pyramid";
 import type { DrawerKind } from "./software-webgl";
@@ -27,6 +28,12 @@ const MIN_PIXEL_RATIO = 0.7;
 /** A jump fits its target into this share of the stage, so that the surroundings are judged too. */
 const JUMP_SHARE = 0.45;
 
+interface TileOnItsWay {
+  getData: (kind: "context2d") => Promise<CanvasRenderingContext2D | undefined>;
+  setData: (data: CanvasRenderingContext2D, kind: "context2d") => Promise<void>;
+  outdated: () => boolean;
+}
+
 export class SlideView {
   readonly overlay: HTMLCanvasElement;
   /** Tiles that did not come after all tries, as boxes of level-0 pixels. */
@@ -36,6 +43,7 @@ export class SlideView {
   #painters: Painter[] = [];
   #resize: ResizeObserver;
   #queued = 0;
+  #colours: ColourTable | null = null;
   #listeners = { frame: new Set<() => void>(), failed: new Set<() => void>(), loading: new Set<(loading: boolean) => void>() };
 
   constructor(
@@ -58,6 +66,7 @@ export class SlideView {
     this.#viewer.addHandler("update-viewport", () => this.#paint());
     this.#viewer.addHandler("tile-load-failed", (event: unknown) => this.#noteFailure(event));
     this.#viewer.addHandler("open", () => this.#opened());
+    if (options.descriptor.colour?.changes) this.#viewer.addHandler("tile-invalidated", (event: unknown) => this.#recolour(event as TileOnItsWay));
     this.#resize = new ResizeObserver(() => this.repaint());
     this.#resize.observe(stage);
   }
@@ -183,6 +192,13 @@ export class SlideView {
     this.#viewer.setMouseNavEnabled(on);
   }
 
+  /** Shows the slide by a table of colours, or (null) as stored; tiles that are loaded are done anew from what came. */
+  setColours(table: ColourTable | null): void {
+    if (table === this.#colours) return;
+    this.#colours = table;
+    void this.#viewer.world.requestInvalidate(true);
+  }
+
   retryFailedTiles(): void {
     const failed = [...this.failedTiles.values()];
     this.failedTiles.clear();
@@ -276,6 +292,15 @@ export class SlideView {
     });
     this.#listeners.loading.forEach((listener) => listener(true));
     this.repaint();
+  }
+
+  /** OpenSeadragon hands every tile through here before it draws it, with a copy of what came. */
+  async #recolour(tile: TileOnItsWay): Promise<void> {
+    if (!this.#colours) return;
+    const context = await tile.getData("context2d");
+    if (!context || !this.#colours || tile.outdated()) return;
+    recolour(context, this.#colours);
+    await tile.setData(context, "context2d");
   }
 
   #noteFailure(event: unknown): void {

@@ -3,6 +3,8 @@
 import { h, listen } from "../dom";
 import { ApiError, LoggedOut } from "../http";
 import type { Command } from "../keys";
+import { recolour, type ColourTable } from "./colour";
+import { colourControl, type ColourControl } from "./colour-control";
 import { Coverage, DWELL_MS, glassColour, tissueCells } from "./coverage";
 import type { StagePoint } from "./geometry";
 import { Minimap } from "./minimap";
@@ -53,10 +55,14 @@ export async function openStage(element: HTMLElement, viewUrl: string, label: st
   const minimap = new Minimap(view, coverage);
   const banner = makeBanner(element);
   const cursorNote = h("div", { class: "stage-note cursor-value", hidden: true });
-  element.append(minimap.element, cursorNote, zoomTools(view, mpp));
-  watchThumbnail(thumb, minimap, coverage, view);
-  watchScale(element, view, mpp);
-  watchLoading(element, view, thumb);
+  const colours = colourControl(descriptor.colour, `${answer.tiles}colour.lut`, (words) => banner.show("colour", words));
+  const tools = zoomTools(view, mpp);
+  if (colours.button) tools.append(colours.button);
+  element.append(minimap.element, cursorNote, tools);
+  watchThumbnail(thumb, minimap, coverage, view, colours);
+  colours.onChange((table) => view.setColours(table));
+  watchScale(element, view, mpp, colours.words);
+  watchLoading(element, view);
   watchTiles(view, banner, viewUrl, answer);
   watchCoverage(view, coverage, minimap);
   if (descriptor.missing_tiles > 0) element.append(missingNote(descriptor.missing_tiles));
@@ -68,7 +74,7 @@ export async function openStage(element: HTMLElement, viewUrl: string, label: st
     minimap,
     mpp,
     banner,
-    commands: movementCommands(view, minimap, mpp),
+    commands: [...movementCommands(view, minimap, mpp), ...colours.commands],
     setCursorNote: (words) => {
       cursorNote.textContent = words;
       cursorNote.hidden = !words;
@@ -125,32 +131,37 @@ function makeBanner(stage: HTMLElement): Banner {
   };
 }
 
-function watchThumbnail(thumb: HTMLImageElement, minimap: Minimap, coverage: Coverage, view: SlideView): void {
+/** The thumbnail is shown as the tiles are: by the same table of colours. */
+function watchThumbnail(thumb: HTMLImageElement, minimap: Minimap, coverage: Coverage, view: SlideView, colours: ColourControl): void {
   const use = () => {
-    minimap.setPicture(thumb);
-    const canvas = h("canvas", { width: thumb.naturalWidth, height: thumb.naturalHeight });
-    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const picture = h("canvas", { width: thumb.naturalWidth, height: thumb.naturalHeight, class: "stage-thumb", "aria-hidden": "true" });
+    const context = picture.getContext("2d", { willReadFrequently: true });
     if (!context || !thumb.naturalWidth) return;
     context.drawImage(thumb, 0, 0);
-    const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
-    coverage.setTissue(tissueCells(pixels.data, canvas.width, canvas.height, coverage.cols, coverage.rows));
-    // The stage takes the glass's own colour, so that the edge of the scan is no contrast of its own.
-    const glass = glassColour(pixels.data);
-    if (glass) view.stage.style.setProperty("--stage", glass);
-    minimap.draw();
+    const stored = context.getImageData(0, 0, picture.width, picture.height);
+    coverage.setTissue(tissueCells(stored.data, picture.width, picture.height, coverage.cols, coverage.rows));
+    thumb.replaceWith(picture); // nothing where the tiles have taken its place already
+    colours.onChange((table: ColourTable | null) => {
+      context.putImageData(stored, 0, 0);
+      if (table) recolour(context, table);
+      // The stage takes the glass's own colour, so that the edge of the scan is no contrast of its own.
+      const glass = glassColour(context.getImageData(0, 0, picture.width, picture.height).data);
+      if (glass) view.stage.style.setProperty("--stage", glass);
+      minimap.setPicture(picture);
+    });
   };
   if (thumb.complete && thumb.naturalWidth) use();
   else thumb.addEventListener("load", use);
   view.onFrame(() => minimap.draw());
 }
 
-function watchScale(stage: HTMLElement, view: SlideView, mpp: number | null): void {
+function watchScale(stage: HTMLElement, view: SlideView, mpp: number | null, colourWords: HTMLElement): void {
   const mag = h("span", { class: "scale-mag" });
   const bar = h("i", {});
   const words = h("span", {});
   const digital = h("span", { class: "digital" }, "digital zoom");
   const barBox = h("span", { class: "scale-bar" }, words, bar);
-  stage.append(h("div", { class: "stage-note scale" }, mag, mpp === null ? h("span", {}, "no scale in the file: nothing can be measured") : barBox, digital));
+  stage.append(h("div", { class: "stage-note scale" }, mag, mpp === null ? h("span", {}, "no scale in the file: nothing can be measured") : barBox, digital, colourWords));
   view.onFrame(() => {
     const { scale } = view.frame();
     mag.textContent = magnificationInWords(scale, mpp);
@@ -162,7 +173,7 @@ function watchScale(stage: HTMLElement, view: SlideView, mpp: number | null): vo
   });
 }
 
-function watchLoading(stage: HTMLElement, view: SlideView, thumb: HTMLElement): void {
+function watchLoading(stage: HTMLElement, view: SlideView): void {
   const note = h("div", { class: "stage-note stage-busy", hidden: true }, "Loading\u2026");
   stage.append(note);
   let timer = 0;
@@ -171,7 +182,7 @@ function watchLoading(stage: HTMLElement, view: SlideView, thumb: HTMLElement): 
     if (loading) timer = window.setTimeout(() => (note.hidden = false), SPINNER_AFTER_MS);
     else {
       note.hidden = true;
-      thumb.remove();
+      stage.querySelector(".stage-thumb")?.remove();
     }
   });
 }
