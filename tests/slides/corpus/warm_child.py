@@ -77,7 +77,7 @@ class WarmChild:
 @contextmanager
 def started_warm(sandbox: Any) -> Iterator[None]:
     """Children of slides.wsi.sandbox are forked from a warm process until the end."""
-    starter, cold = WarmStarter(sandbox._ENVIRONMENT), sandbox.subprocess
+    starter, cold = WarmStarter(sandbox.ENVIRONMENT), sandbox.subprocess
     sandbox.subprocess = starter
     try:
         yield
