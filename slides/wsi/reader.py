@@ -229,6 +229,11 @@ def _open(path: Path) -> _Opened:
     path = _file_of(path)
     if dicom.is_dicom(path):  # also where its preamble makes it a TIFF at the same time
         dicom.check(path)
+        if path.suffix.lower() not in (".dcm", ""):  # OpenSlide looks beside it, which only files called so may do
+            raise SlideRefused(
+                RefusalCode.UNSUPPORTED_FORMAT,
+                f"The file is DICOM and is called {path.suffix}. Send it with the ending .dcm.",
+            )
         return _open_other(path)
     if not tiff_walk.is_tiff(path):
         return _open_other(path)
@@ -435,9 +440,11 @@ def _lost_tiles(source: OpenSlideSource, empty: Mask) -> Mask:
     full, reduced = source.levels[0], source.levels[1]
     lost = empty.copy()
     for row, col in np.argwhere(empty)[:_MOST_LOOKED_AT]:
-        left, top = col * full.tile_width / reduced.downsample, row * full.tile_height / reduced.downsample
-        size = [max(1, int(side / reduced.downsample) - 4) for side in (full.tile_width, full.tile_height)]
-        shown = source.read_level(reduced.index, int(left) + 2, int(top) + 2, *size).rgb
+        left = int(col * full.tile_width / reduced.downsample) + 2
+        top = int(row * full.tile_height / reduced.downsample) + 2
+        width = min(int(full.tile_width / reduced.downsample) - 4, reduced.width - left)
+        height = min(int(full.tile_height / reduced.downsample) - 4, reduced.height - top)
+        shown = source.read_level(reduced.index, left, top, max(1, width), max(1, height)).rgb
         darkest, brightest = np.percentile(shown, (1, 99), axis=(0, 1))
         lost[row, col] = (brightest - darkest).max() > _EVEN
     return lost
