@@ -32,7 +32,6 @@ from slides.wsi.properties import (
     positive_number,
 )
 from slides.wsi.resample import read_scaled
-from slides.wsi.slide_files import files_of
 from slides.wsi.source_jpeg_tiles import JpegTileSource
 from slides.wsi.source_large_image import LargeImageSource
 from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
@@ -297,8 +296,10 @@ def _check_jpeg_companions(path: Path) -> None:
     """A Hamamatsu VMS slide is a list of JPEG files; of a cut one OpenSlide shows the missing part as grey."""
     if path.suffix.lower() != ".vms":
         return
-    for image in files_of(path):
-        if image.suffix.lower() == ".jpg" and EOI not in _last_bytes(image):
+    with path.open("rb") as file:  # the folder itself may not be listed in here
+        named = re.findall(rb"=\s*([^/\\\r\n]+\.jpg)", file.read(_LARGEST_SLIDEDAT), re.IGNORECASE)
+    for image in (path.parent / os.fsdecode(name) for name in named):
+        if image.is_file() and EOI not in _last_bytes(image):
             raise SlideRefused(
                 RefusalCode.TRUNCATED,
                 f"The file {image.name} of the slide is truncated at byte {image.stat().st_size:,}: the copy did not finish. "
