@@ -32,7 +32,6 @@ from slides.wsi.properties import (
     positive_number,
 )
 from slides.wsi.resample import read_scaled
-from slides.wsi.slide_files import files_of
 from slides.wsi.source_jpeg_tiles import JpegTileSource
 from slides.wsi.source_large_image import LargeImageSource
 from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
@@ -229,6 +228,11 @@ def _open(path: Path) -> _Opened:
     path = _file_of(path)
     if dicom.is_dicom(path):  # also where its preamble makes it a TIFF at the same time
         dicom.check(path)
+        if path.suffix.lower() not in (".dcm", ""):  # OpenSlide looks beside it, which only files called so may do
+            raise SlideRefused(
+                RefusalCode.UNSUPPORTED_FORMAT,
+                f"The file is DICOM and is called {path.suffix}. Send it with the ending .dcm.",
+            )
         dicom.check_series(files_of(path)[1:])  # the rest of its series lies beside it
         return _open_other(path)
     if not tiff_walk.is_tiff(path):
@@ -293,8 +297,10 @@ def _check_jpeg_companions(path: Path) -> None:
     """A Hamamatsu VMS slide is a list of JPEG files; of a cut one OpenSlide shows the missing part as grey."""
     if path.suffix.lower() != ".vms":
         return
-    for image in files_of(path):
-        if image.suffix.lower() == ".jpg" and EOI not in _last_bytes(image):
+    with path.open("rb") as file:  # the folder itself may not be listed in here
+        named = re.findall(rb"=\s*([^/\\\r\n]+\.jpg)", file.read(_LARGEST_SLIDEDAT), re.IGNORECASE)
+    for image in (path.parent / os.fsdecode(name) for name in named):
+        if image.is_file() and EOI not in _last_bytes(image):
             raise SlideRefused(
                 RefusalCode.TRUNCATED,
                 f"The file {image.name} of the slide is truncated at byte {image.stat().st_size:,}: the copy did not finish. "
@@ -436,9 +442,11 @@ def _lost_tiles(source: OpenSlideSource, empty: Mask) -> Mask:
     full, reduced = source.levels[0], source.levels[1]
     lost = empty.copy()
     for row, col in np.argwhere(empty)[:_MOST_LOOKED_AT]:
-        left, top = col * full.tile_width / reduced.downsample, row * full.tile_height / reduced.downsample
-        size = [max(1, int(side / reduced.downsample) - 4) for side in (full.tile_width, full.tile_height)]
-        shown = source.read_level(reduced.index, int(left) + 2, int(top) + 2, *size).rgb
+        left = int(col * full.tile_width / reduced.downsample) + 2
+        top = int(row * full.tile_height / reduced.downsample) + 2
+        width = min(int(full.tile_width / reduced.downsample) - 4, reduced.width - left)
+        height = min(int(full.tile_height / reduced.downsample) - 4, reduced.height - top)
+        shown = source.read_level(reduced.index, left, top, max(1, width), max(1, height)).rgb
         darkest, brightest = np.percentile(shown, (1, 99), axis=(0, 1))
         lost[row, col] = (brightest - darkest).max() > _EVEN
     return lost

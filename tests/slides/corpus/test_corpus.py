@@ -13,7 +13,7 @@ from .recipe import FOLDER, Recipe, all_recipes
 from .warm_child import started_warm
 
 FAST = [recipe for recipe in all_recipes() if recipe.fast]
-COLD = FAST[::16]
+COLD = FAST[::40]
 """Of the fast ones, these start an interpreter of their own for the child, as the product does."""
 
 
@@ -68,6 +68,6 @@ def test_every_listed_fault_is_covered() -> None:
     listed = {
         line.split("|")[1].strip()
         for line in (FOLDER.parent / "README.md").read_text("utf-8").splitlines()
-        if line.startswith("| R")
+        if line.startswith("| ")
     }
     assert covered <= listed

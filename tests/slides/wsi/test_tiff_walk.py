@@ -12,7 +12,7 @@ LONG, SHORT = 4, 3
 
 
 def image(width: int = 16, height: int = 16, **more: int) -> list[tuple[int, int, int, int]]:
-    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 8}
+    entries = {256: width, 257: height, 258: 8, 259: 8, 262: 1, 273: 8, 277: 1, 278: height, 279: 8}
     entries |= {int(tag): value for tag, value in more.items()}
     return [(tag, LONG, 1, value) for tag, value in sorted(entries.items())]
 
