@@ -32,6 +32,7 @@ from slides.wsi.properties import (
     positive_number,
 )
 from slides.wsi.resample import read_scaled
+from slides.wsi.slide_files import files_of
 from slides.wsi.source_jpeg_tiles import JpegTileSource
 from slides.wsi.source_large_image import LargeImageSource
 from slides.wsi.source_openslide import OpenSlideSource, on_white, scale_of
