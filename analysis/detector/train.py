@@ -62,7 +62,8 @@ class Progress:
 
     step: int = 0
     best_auc: float = -1.0
-    """What the checkpoint was chosen by: AUC on validation patches, on fields of validation slides, or their mean."""
+    """What the checkpoint was chosen by: AUC on validation patches (hard negatives among them), on fields of validation
+    slides, or their mean."""
     best_step: int = -1
     seconds: float = 0.0
     rounds: int = 0
@@ -171,12 +172,16 @@ class Trainer:
         return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def validate(self) -> dict[str, float | None]:
-        network, held = self.averaged(), self.material.validation
+        network, held, hard = self.averaged(), self.material.validation, self.material.validation_hard_negative
         mpps = {"auc": self.config.read.mpp, "auc_coarse": self.config.train.coarse_mpp}
         found: dict[str, float | None] = {}
         for name, mpp in mpps.items() if len(held) else ():
             scores = score_patches(network, held.rgb, patch_mpp=self.config.data.patch_mpp, mpp=mpp)
             found[name] = auc(held.label == 1, scores)
+            if name == "auc" and len(hard):
+                hard_scores = score_patches(network, hard.rgb, patch_mpp=self.config.data.patch_mpp, mpp=mpp)
+                truth = np.concatenate([held.label == 1, np.zeros(len(hard), bool)])
+                found["auc_with_hard"] = auc(truth, np.concatenate([scores, hard_scores]))
         if self.material.slide_validation:
             found |= judge_fields(network, self.material.slide_validation)
         return found
@@ -194,7 +199,9 @@ class Trainer:
         return pool
 
     def keep_if_best(self, judged: dict[str, float | None]) -> None:
-        known = [judged[name] for name in ("auc", "field_auc") if judged.get(name) is not None]
+        # hard negatives count where there are some: the plain AUC peaks long before they are learnt
+        patches = "auc_with_hard" if judged.get("auc_with_hard") is not None else "auc"
+        known = [judged[name] for name in (patches, "field_auc") if judged.get(name) is not None]
         value = sum(v for v in known if v is not None) / len(known) if known else -1.0
         if value > self.progress.best_auc or not known:  # nothing to judge by: the last weights are as good as any
             self.progress.best_auc, self.progress.best_step = value, self.progress.step
@@ -290,7 +297,7 @@ LOSS_COLUMNS = [
 ]
 
 
-VALIDATION_COLUMNS = ["step", "epoch", "seconds", "auc", "auc_coarse", "field_auc", "dice"]
+VALIDATION_COLUMNS = ["step", "epoch", "seconds", "auc", "auc_with_hard", "auc_coarse", "field_auc", "dice"]
 RUN_FILES = (
     "checkpoint.safetensors",
     "best.safetensors",

@@ -18,7 +18,11 @@ def write_curve(folder: Path, *, headline: str, live: bool = True) -> None:
     judged = _rows(folder / "validation.csv")
     panels = [_panel("loss of region steps", _points(losses, "loss", kind="region"), smooth=True)]
     panels += [_panel("loss of patch steps", _points(losses, "loss", kind="patch"), smooth=True)]
-    words = {"auc": "AUC on validation patches", "field_auc": "AUC on fields of validation slides"}
+    words = {
+        "auc": "AUC on validation patches",
+        "auc_with_hard": "the same, hard negatives among them",
+        "field_auc": "AUC on fields of validation slides",
+    }
     words |= {"dice": "Dice on fields of validation slides", "auc_coarse": "AUC on validation patches, coarse"}
     panels += [_panel(title, _points(judged, name), smooth=False) for name, title in words.items()]
     refresh = '<meta http-equiv="refresh" content="15">' if live else ""

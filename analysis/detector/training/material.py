@@ -30,6 +30,7 @@ class Material:
     negative: PatchSet
     hard_negative: PatchSet
     validation: PatchSet
+    validation_hard_negative: PatchSet
     test: PatchSet
     """Only ever scored, once, after the last choice was made."""
     test_hard_negative: PatchSet
@@ -66,7 +67,7 @@ def no_patches() -> Material:
         fold=np.zeros(0, np.int8),
         white=np.zeros(0, np.float32),
     )
-    return Material(none, none, none, none, none, none, None)
+    return Material(none, none, none, none, none, none, none, None)
 
 
 def join(sets: list[PatchSet]) -> PatchSet:
@@ -98,6 +99,7 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
         negative=train.where(train.label == 0),
         hard_negative=hard_train,
         validation=patches.where(~test_fold & known & kept & own),
+        validation_hard_negative=hard.where((hard.fold != data.test_fold) & hard_kept & hard_own),
         test=patches.where(test_fold & known),
         test_hard_negative=hard.where(hard.fold == data.test_fold),
         regions=regions,
