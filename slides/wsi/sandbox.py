@@ -37,6 +37,7 @@ _STORE_FILES = {
     "headers.bin": 64 << 20,
     "pyramid.tif": 1 << 50,  # bounded by Limits.file_bytes
     "thumbnail.jpg": _LARGEST_IMAGE_BYTES,
+    tile_store.COLOUR_NAME: tile_store.COLOUR_BYTES,
 }
 _MOST_AHEAD = 32
 _PARTING_SECONDS = 2.0

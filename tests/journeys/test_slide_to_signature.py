@@ -110,7 +110,7 @@ def is_read(reader: Client, slide: Slide) -> dict[str, Any]:
     assert f"/slides/{slide.pk}/read/" in case
     read_page = reader.post(f"/slides/{slide.pk}/read/")["Location"]
     boot = reader.get(read_page).context["boot"]
-    opened = reader.post(boot["urls"]["view"]).json()
+    opened = reader.post(boot["urls"]["view"], content_type="application/json").json()
     assert (opened["descriptor"]["width"], opened["descriptor"]["height"]) == (1024, 768)
     api = boot["urls"]["read"]
     assert reader.get(boot["urls"]["ai"]).status_code == 404

@@ -242,7 +242,9 @@ def test_a_bad_tile_of_a_format_read_by_openslide_stays_alone(tmp_path: Path, co
 
 # --- a child that goes wrong -------------------------------------------------------------------------
 def children() -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()]
+    """Decoders of this process. It may have other children, such as the database of other tests."""
+    own = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [int(pid) for pid in own if b"slides.wsi.child" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_a_killed_decoder_is_a_refusal_and_the_next_one_works(slide: Path) -> None:
