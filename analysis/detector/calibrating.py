@@ -2,7 +2,9 @@
 
 Lesion probability: a ridge logistic of few features. Slide probability: 1 - prod(1 - p) through a second logistic
 (temperature and bias). What is said of their quality (ECE, reliability) comes from fits that had not seen the slide:
-the slides are dealt into five parts, and each part is judged by a fit to the other four.
+the slides are dealt into five parts, and each part is judged by a fit to the other four. Few slides scatter in their
+bins even where every probability is exact: `perfect` says what ECE is to be expected of such probabilities.
+All slides with a score are fitted to, the triage band to those that were read whole: no others are ever in a band.
 The triage band is a split conformal one on the network's own slide score, which no validation slide has shaped, so
 its promise is exact for finite samples as long as new slides are like the validation slides (Vovk; Angelopoulos and
 Bates 2021, 1.1): with n tumour slides and the k-th smallest score as the limit, a new one falls below it with a
@@ -64,7 +66,8 @@ class Rules:
 
 def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
     """Raises CannotCalibrate."""
-    slides = [slide for slide in record.slides if slide.assessed]
+    slides = [slide for slide in record.slides if slide.scored]
+    whole = [slide for slide in slides if slide.assessed]
     _check_enough(slides)
     lesion = fit_lesions(slides)
     held_out = _held_out(slides)
@@ -82,7 +85,8 @@ def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
             "composed": record.composed,
             "slides": len(slides),
             "with_tumour": sum(s.tumour for s in slides),
-            "left_out_not_read_whole": len(record.slides) - len(slides),
+            "read_whole": len(whole),
+            "left_out_without_score": len(record.slides) - len(slides),
             "lesions_found": sum(len(s.lesions) for s in slides),
             "of_them_tumour": sum(bool(le["hit"]) for s in slides for le in s.lesions),
             "judged_by": f"fits that had not seen the slide, {PARTS} parts",
@@ -91,8 +95,8 @@ def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
         slide=slide,
         threshold=operating_threshold(slides, sensitivity=rules.sensitivity),
         triage=triage_band(
-            [s.slide_score or 0.0 for s in slides if s.tumour],
-            [s.slide_score or 0.0 for s in slides if not s.tumour],
+            [s.slide_score or 0.0 for s in whole if s.tumour],
+            [s.slide_score or 0.0 for s in whole if not s.tumour],
             alpha=rules.alpha,
             composed=record.composed,
         ),
@@ -118,7 +122,7 @@ def _check_enough(slides: Sequence[ValidationSlide]) -> None:
     }
     short = [f"{n} {name} ({least} needed)" for name, (n, least) in counts.items() if n < least]
     if short:
-        raise CannotCalibrate(f"too few to calibrate, in slides that were read whole: {', '.join(short)}")
+        raise CannotCalibrate(f"too few to calibrate, in slides that have a score: {', '.join(short)}")
 
 
 # -- the two fits --------------------------------------------------------------------------------------------------------
@@ -329,8 +333,27 @@ def _ece_facts(by_slide: Sequence[Sequence[Judged]], repeats: int) -> dict[str, 
         [pair for pairs in drawn for pair in pairs]
     )
     value, low, high = bootstrap(list(by_slide), statistic, repeats=repeats)
-    n = sum(len(pairs) for pairs in by_slide)
-    return {"value": round(value, 4), "low": round(min(low, value), 4), "high": round(high, 4), "n": n, "bins": BINS}
+    chances = [p for pairs in by_slide for p, _ in pairs]
+    return {
+        "value": round(value, 4),
+        "low": round(min(low, value), 4),
+        "high": round(high, 4),
+        "perfect": round(ece_of_perfect(chances), 4),
+        "n": len(chances),
+        "bins": BINS,
+    }
+
+
+def ece_of_perfect(chances: Sequence[float], *, repeats: int = 200) -> float:
+    """Mean ECE of outcomes drawn with exactly these probabilities."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        expected_calibration_error(
+            [(p, bool(hit)) for p, hit in zip(chances, rng.random(len(chances)) < chances, strict=True)]
+        )
+        for _ in range(repeats)
+    ]
+    return float(np.mean([value for value in drawn if value is not None])) if chances else 0.0
 
 
 def _rounded(values: Floats) -> tuple[float, ...]:

@@ -142,7 +142,8 @@ def _calibration(card: dict[str, Any]) -> list[str]:
 
 
 def _ece(facts: dict[str, Any]) -> str:
-    return f"{facts['value']:.3f} [{facts['low']:.3f}, {facts['high']:.3f}], n {facts['n']}"
+    floor = f"; exact probabilities would give {facts['perfect']:.3f}" if "perfect" in facts else ""
+    return f"{facts['value']:.3f} [{facts['low']:.3f}, {facts['high']:.3f}], n {facts['n']}{floor}"
 
 
 # -- whole slides --------------------------------------------------------------------------------------------------------

@@ -35,9 +35,14 @@ class ValidationSlide:
     features: tuple[float, ...] = ()
 
     @property
+    def scored(self) -> bool:
+        """It has a score, though part of it may not have been judged: readers see a probability of such a slide too."""
+        return self.slide_score is not None and self.status != "cannot_assess"
+
+    @property
     def assessed(self) -> bool:
-        """Read whole, so that its score may be taken for what the model says of it."""
-        return self.status == "complete" and self.slide_score is not None
+        """Read whole: no other slide is ever in a triage band."""
+        return self.scored and self.status == "complete"
 
 
 @dataclass(frozen=True)

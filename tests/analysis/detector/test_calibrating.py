@@ -12,6 +12,7 @@ from analysis.detector.calibrating import (
     CannotCalibrate,
     Rules,
     calibrate,
+    ece_of_perfect,
     equal_mass_bins,
     expected_calibration_error,
     fit_logistic,
@@ -136,15 +137,31 @@ def test_a_calibration_survives_the_card_and_is_refused_for_other_weights() -> N
             calibrations_of(damaged, weights_sha256="w")
 
 
-def test_slides_that_were_not_read_whole_shape_nothing() -> None:
+def test_slides_that_were_not_read_whole_shape_no_triage_band() -> None:
     record, _ = simulated_record(slides=80, seed=2)
     spoilt = tuple(
         dataclasses.replace(s, name=f"spoilt {s.name}", status="incomplete", tumour=not s.tumour) for s in record.slides
     )
     both = dataclasses.replace(record, slides=record.slides + spoilt)
     a, b = (calibrate(one, Rules(bootstrap_repeats=20)) for one in (record, both))
+    assert a.triage == b.triage
+    assert a.slide != b.slide, "readers see their probabilities, so these must fit them too"
+    assert (b.fitted_on["slides"], b.fitted_on["read_whole"]) == (160, 80)
+
+
+def test_slides_without_a_score_shape_nothing() -> None:
+    record, _ = simulated_record(slides=80, seed=2)
+    unread = tuple(dataclasses.replace(s, name=f"unread {s.name}", status="cannot_assess") for s in record.slides)
+    both = dataclasses.replace(record, slides=record.slides + unread)
+    a, b = (calibrate(one, Rules(bootstrap_repeats=20)) for one in (record, both))
     assert (a.lesion, a.slide, a.triage, a.threshold) == (b.lesion, b.slide, b.triage, b.threshold)
-    assert b.fitted_on["left_out_not_read_whole"] == 80
+    assert b.fitted_on["left_out_without_score"] == 80
+
+
+def test_few_exact_probabilities_show_an_error_and_many_hardly_any() -> None:
+    assert ece_of_perfect([0.5] * 30) > 0.05
+    assert ece_of_perfect([0.5] * 20_000, repeats=20) < 0.01
+    assert ece_of_perfect([0.0] * 50 + [1.0] * 50) == 0
 
 
 def test_too_small_a_record_is_refused_with_what_is_missing() -> None:
