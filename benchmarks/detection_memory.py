@@ -2,8 +2,8 @@
 
     python benchmarks/detection_memory.py [--width 100000] [--height 200000] [--tissue-mm2 40] [--model M]
 
-The slide is a BigTIFF whose tiles all point at one JPEG of tissue-like noise or one of glass: some megabytes on disk, as many
-tiles as a real one. Each profile runs in a process of its own. What is printed is the highest sum of the resident sets of the
+The slide is a BigTIFF whose tiles all point at one of PICTURES JPEGs of tissue-like noise or at one of glass: some megabytes on
+disk, as many tiles as a real one. Each profile runs in a process of its own. What is printed is the highest sum of the resident sets of the
 detecting process, of the decoder and of its warden, with the memory through which they share pixels counted once.
 """
 
@@ -31,6 +31,8 @@ sys.path.insert(0, str(REPOSITORY))
 LIMIT_MB = 1500
 MPP = 0.25
 TILE = 256
+PICTURES = 1500
+"""With far fewer the file would claim more than it can hold, and be refused."""
 PROFILES = ("standard", "fast")
 _LONG8, _SHORT, _LONG, _RATIONAL = 16, 3, 4, 5
 
@@ -47,7 +49,7 @@ def write_sparse_slide(path: Path, *, width: int, height: int, tissue_mm2: float
     centres = [((n % across + 0.5) * width / across, (n // across + 0.5) * height / down) for n in range(pieces)]
     with path.open("wb") as file:
         file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))
-        tiles = [_put(file, jpeg) for jpeg in (_glass(), _tissue())]
+        tiles = [_put(file, jpeg) for jpeg in (_glass(), *_tissue())]
         link, side = 8, 1
         while True:
             level = (math.ceil(width / side), math.ceil(height / side))
@@ -66,10 +68,11 @@ def write_sparse_slide(path: Path, *, width: int, height: int, tissue_mm2: float
 def _tissue_tiles(
     cols: int, rows: int, centres: list[tuple[float, float]], radius: float, side: int
 ) -> NDArray[np.int64]:
-    """(rows, cols): 1 where the middle of a tile lies in a piece of tissue."""
+    """(rows, cols): 0 for glass; where the middle of a tile lies in a piece of tissue, the number of its picture."""
     y, x = np.mgrid[0:rows, 0:cols] * TILE + TILE / 2
     inside = [(x - cx / side) ** 2 + (y - cy / side) ** 2 <= radius**2 for cx, cy in centres]
-    return np.any(inside, axis=0).astype(np.int64)
+    pictures = 1 + np.arange(rows * cols).reshape(rows, cols) % PICTURES
+    return np.where(np.any(inside, axis=0), pictures, 0)
 
 
 def _directory(
@@ -116,9 +119,11 @@ def _glass() -> bytes:
     return _jpeg(np.full((TILE, TILE, 3), 243, np.uint8))
 
 
-def _tissue() -> bytes:
+def _tissue() -> Iterator[bytes]:
     noise = np.random.default_rng(0).normal(0, 22, (TILE, TILE, 3))
-    return _jpeg(np.clip(np.array([150, 90, 150]) + noise, 0, 255).astype(np.uint8))
+    rgb = np.clip(np.array([150, 90, 150]) + noise, 0, 255).astype(np.uint8)
+    for number in range(PICTURES):
+        yield _jpeg(np.roll(rgb, (number * 7, number * 13), axis=(0, 1)))
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> bytes:
