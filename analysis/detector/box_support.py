@@ -1,15 +1,15 @@
 """What the box tower says of each candidate: its strongest box whose centre lies in the candidate.
 
-The towers cost as much as the rest of the network together, and a box counts only where the map has found a candidate.
-So they run once the map is whole, on a field around each of the strongest candidates. The field is placed by the
+The towers cost nearly half as much as the rest of the network, and a box counts only where the map has found a
+candidate. So they run once the map is whole, on a field around each of the strongest candidates. The field is placed by the
 candidate and by the network's coarsest stride alone: how the tissue was cut into windows changes nothing.
 """
 
 import dataclasses
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import shapely
@@ -19,6 +19,7 @@ from analysis.detector.detection import LesionFinding
 from analysis.detector.engine import Engine
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import WINDOW_ALIGN_PX
+from analysis.detector.side_by_side import side_by_side
 
 MOST_CANDIDATES = 50
 MARGIN_PX = 96
@@ -44,32 +45,19 @@ def with_boxes(
         return lesions
     looked: list[LesionFinding] = []
     candidates = lesions[:MOST_CANDIDATES]
-    for lesion, score in zip(candidates, _scores(source, engine, candidates, mpp, before_each), strict=True):
-        looked.append(dataclasses.replace(lesion, box_score=score))
-        on_progress("boxes", len(looked) / len(candidates))
-    return (*looked, *lesions[len(candidates) :])
-
-
-def _scores(
-    source: PixelSource,
-    engine: Engine,
-    candidates: tuple[LesionFinding, ...],
-    mpp: float,
-    before_each: Callable[[], None],
-) -> Iterator[float | None]:
-    """In the order of `candidates`, a few of them computed at once."""
     fields = [_field(source, lesion, mpp) for lesion in candidates]
     source.prefetch(fields)
-    waiting: deque[Future[float | None]] = deque()
-    with ThreadPoolExecutor(engine.workers, thread_name_prefix="boxes") as pool:
+
+    def calls() -> Iterator[Callable[[], float | None]]:
         for lesion, field in zip(candidates, fields, strict=True):
             before_each()
-            rgb = source.read_at_mpp(*field).rgb
-            waiting.append(pool.submit(_score, source, engine, lesion, field, rgb))
-            if len(waiting) > engine.workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            yield partial(_score, source, engine, lesion, field, source.read_at_mpp(*field).rgb)
+
+    with ThreadPoolExecutor(engine.workers, thread_name_prefix="boxes") as pool:
+        for score in side_by_side(pool, calls(), at_once=engine.workers):
+            looked.append(dataclasses.replace(candidates[len(looked)], box_score=score))
+            on_progress("boxes", len(looked) / len(candidates))
+    return (*looked, *lesions[len(candidates) :])
 
 
 def _field(source: PixelSource, lesion: LesionFinding, mpp: float) -> Wanted:

@@ -5,10 +5,10 @@ what they say is kept in plan order again. So the result does not depend on how 
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
 from analysis.detector.engine import Engine
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import Grid, Window, plan_windows
+from analysis.detector.side_by_side import side_by_side
 from analysis.detector.weights import LoadedModel
 from slides.wsi.focus import cell_sharpness
 from slides.wsi.pixels import Pixels
@@ -164,22 +165,17 @@ class SlideReading:
     def _answers(self, windows: list[Window], pool: ThreadPoolExecutor) -> Iterator[Arrays]:
         """In the order of `windows`, a few of them computed at once."""
         self.source.prefetch(self._wanted_pixels(w) for w in windows)
-        waiting: deque[Future[tuple[Arrays, float]]] = deque()
+        for parts, seconds in side_by_side(pool, self._calls(windows), at_once=self.engine.workers):
+            self.clock.network += seconds
+            yield parts
+
+    def _calls(self, windows: list[Window]) -> Iterator[Callable[[], tuple[Arrays, float]]]:
         for window in windows:
             self.stop_if_cancelled()
             before = time.monotonic()
             pixels = self.source.read_at_mpp(*self._wanted_pixels(window))
             self.clock.read += time.monotonic() - before
-            waiting.append(pool.submit(self._answer, window, pixels))
-            if len(waiting) > self.engine.workers:
-                yield self._timed(waiting.popleft())
-        while waiting:
-            yield self._timed(waiting.popleft())
-
-    def _timed(self, answer: "Future[tuple[Arrays, float]]") -> Arrays:
-        parts, seconds = answer.result()
-        self.clock.network += seconds
-        return parts
+            yield partial(self._answer, window, pixels)
 
     def _wanted_pixels(self, window: Window) -> Wanted:
         assert self.source.mpp_x
