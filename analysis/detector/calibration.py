@@ -72,16 +72,19 @@ class TriageBand:
     composed: bool
 
     @property
+    def _made(self) -> str:
+        return " composed" if self.composed else ""
+
+    @property
     def promise(self) -> str:
-        made = " composed" if self.composed else ""
         if self.negative_below is None:
             return (
-                f"No triage band: too few tumour slides to promise that at most {self.alpha:.0%} of them are missed "
+                f"No AI-negative band: too few tumour slides to promise that at most {self.alpha:.0%} of them are missed "
                 f"({self.positives} of the {self.needed} needed)."
             )
         return (
             f"Of slides with tumour at most {self.alpha:.0%} fall in the AI-negative band "
-            f"(split conformal, {self.positives}{made} tumour slides), as long as slides are like these."
+            f"(split conformal, {self.positives}{self._made} tumour slides), as long as slides are like these."
         )
 
     def of(self, score: float) -> tuple[str, str]:
@@ -92,7 +95,7 @@ class TriageBand:
         if high is not None and score >= high and (low is None or score >= low):
             return "ai_positive", (
                 f"AI-positive band. Of slides without tumour at most {self.alpha:.0%} fall here "
-                f"(split conformal, {self.negatives} slides)."
+                f"(split conformal, {self.negatives}{self._made} slides), as long as slides are like these."
             )
         if low is None:
             return "none", self.promise

@@ -83,7 +83,7 @@ describe("what the AI says of a slide", () => {
   });
 
   test("too few positives: no band, and the reason is said once", () => {
-    const few = run({ triage: { band: "none", words: "No triage band: too few tumour slides to promise that at most 5% of them are missed (9 of the 19 needed)." } });
+    const few = run({ triage: { band: "none", words: "No AI-negative band: too few tumour slides to promise that at most 5% of them are missed (9 of the 19 needed)." } });
     expect(name(few)).toBe("No band");
     expect(triagePromise(few)).toBe("Too few tumour slides to promise that at most 5% of them are missed (9 of the 19 needed).");
     const between = run({ triage: { band: "must_review", words: "Must be reviewed: between the bands. Of slides with tumour at most 5% fall in the AI-negative band." } });

@@ -43,7 +43,7 @@ export function triageName(status: AiRun["status"], band: AiRun["triage"]["band"
 export function triagePromise(run: Pick<AiRun, "status" | "triage">): string {
   if (run.status !== "complete") return "";
   const { band, words } = run.triage;
-  const named = [triageName(run.status, band), "No triage band"].find((name) => words.startsWith(`${name}.`) || words.startsWith(`${name}:`));
+  const named = [triageName(run.status, band), "No AI-negative band"].find((name) => words.startsWith(`${name}.`) || words.startsWith(`${name}:`));
   if (!named) return words;
   const promise = words.slice(named.length + 1).trim();
   return promise.charAt(0).toUpperCase() + promise.slice(1);

@@ -81,6 +81,13 @@ def test_a_low_score_that_was_read_whole_is_in_the_negative_band_with_its_promis
     assert "split conformal" in low.triage_words
 
 
+def test_both_bands_say_what_slides_they_were_measured_on(calibration: Calibration) -> None:
+    for composed in (True, False):
+        band = dataclasses.replace(calibration.triage, negative_below=0.2, positive_from=0.9, composed=composed)
+        for score in (0.1, 0.95):
+            assert ("composed" in band.of(score)[1]) == composed
+
+
 @pytest.mark.parametrize("read", [{"mpp": 2.0}, {}])
 def test_another_way_of_reading_is_not_calibrated(
     detection: Detection, calibration: Calibration, read: dict[str, float]
