@@ -70,7 +70,7 @@ def read_geojson(path: Path) -> list[Annotation]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise AnnotationError(f"{path.name} is not readable GeoJSON: {problem}") from problem
     found: list[Annotation] = []
     for feature in _features(content, path):

@@ -156,6 +156,6 @@ def is_composed(folder: Path) -> bool:
 def _says_composed(path: Path) -> bool:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # some other file
+    except (ValueError, RecursionError):  # some other file
         return False
     return isinstance(content, dict) and content.get("composed") is True

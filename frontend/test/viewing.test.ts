@@ -107,5 +107,5 @@ test("numbers are written as people read them", () => {
   expect(millimetres(null)).toBe("no scale");
   expect([0, 0.004, 0.5, 0.999, 1].map(percent)).toEqual(["0 %", "<1 %", "50 %", ">99 %", "100 %"]);
   expect([0, 0.003, 0.5, 0.999, 1].map(probability)).toEqual(["0.00", "<0.01", "0.50", ">0.99", "1.00"]);
-  expect([512, 2_300_000, 24_000_000_000].map(bytesInWords)).toEqual(["512 bytes", "2.3 MB", "24 GB"]);
+  expect([512, 1024, 2.3 * 2 ** 20, 24 * 2 ** 30].map(bytesInWords)).toEqual(["512 bytes", "1.0 KB", "2.3 MB", "24.0 GB"]);
 });

@@ -40,7 +40,7 @@ def receive(descriptor: int, *, deadline: float | None = None) -> dict[str, Any]
         raise BadMessage(f"a message of {length} bytes")
     try:
         message = json.loads(_exactly(descriptor, length, deadline))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadMessage(str(error)) from error
     if not isinstance(message, dict):
         raise BadMessage("not an object")

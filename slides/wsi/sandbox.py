@@ -49,6 +49,7 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_"
 
 OnProgress = Callable[[str, float], None]
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def prepare(
     if associated_dir:
         check_written(associated_dir, _ASSOCIATED_FILES)
     prepared = _believed(lambda said: _prepared_from(said, output_dir, associated_dir), answer)
-    _finish_store(path, output_dir, prepared)
+    finish_store(path, output_dir, prepared.store.kind)
     return prepared
 
 
@@ -515,11 +516,13 @@ def _out_of_memory() -> SlideRefused:
     )
 
 
-def _believed(read: Callable[[dict[str, Any]], T], answer: dict[str, Any]) -> T:
-    """What the child said, in our types; nonsense is a crash."""
+def _believed(read: Callable[[S], T], said: S) -> T:
+    """What the child said or wrote, in our types; nonsense is a crash."""
     try:
-        return read(answer)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+        return read(said)
+    except SlideRefused:
+        raise
+    except Exception as error:  # whoever took over the decoder chooses which of our lines stumbles
         raise SlideRefused(
             RefusalCode.DECODER_CRASHED,
             f"The program that decodes slides gave an answer that makes no sense ({error}).",
@@ -579,19 +582,25 @@ def _members_from(answer: Mapping[str, Any], output: Path, room_bytes: int) -> l
     return members
 
 
-def _finish_store(path: Path, output: Path, prepared: PreparedSlide) -> None:
-    """Check the store the child wrote against the files, and name the slide file in it: paths never come from the child."""
-    document, index, _ = tile_store.load_index(output)
-    files = [path] if prepared.store.kind == tile_store.PASS_THROUGH else []
-    pyramid = output / "pyramid.tif"
-    if len(document["files"]) > len(files):
-        files.append(pyramid)
-    _check_colour(output, document)
-    tile_store.check_bounds(index, [file.stat().st_size for file in files])
-    document["files"] = [
-        tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output)) for file in files
-    ]
-    tile_store.write_index(output, document)
+def finish_store(path: Path, output: Path, kind: str) -> None:
+    """Check the store the child wrote against the files, and name the slide file in it: paths never come from the child.
+    Raises SlideRefused for a store that makes no sense."""
+
+    def checked(output: Path) -> dict[str, Any]:
+        document, index, _ = tile_store.load_index(output)
+        files = [path] if kind == tile_store.PASS_THROUGH else []
+        pyramid = output / "pyramid.tif"
+        if len(document["files"]) > len(files):
+            files.append(pyramid)
+        _check_colour(output, document)
+        tile_store.check_bounds(index, [file.stat().st_size for file in files])
+        document["files"] = [
+            tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output))
+            for file in files
+        ]
+        return document
+
+    tile_store.write_index(output, _believed(checked, output))
 
 
 def _check_colour(output: Path, document: dict[str, Any]) -> None:

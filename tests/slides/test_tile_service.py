@@ -116,7 +116,14 @@ def test_what_is_not_there_is_404_and_never_kept(view: View, client_of_reader: C
 
 def test_without_a_cookie_nothing_is_there(view: View) -> None:
     view.fetch("0/0_0.jpg")
-    for cookie in ("", "metadet_tiles=", "metadet_tiles=~", "metadet_tiles=1~~~~~~", view.cookie + "0", view.cookie[:-1]):
+    for cookie in (
+        "",
+        "metadet_tiles=",
+        "metadet_tiles=~",
+        "metadet_tiles=1~~~~~~",
+        view.cookie + "0",
+        view.cookie[:-1],
+    ):
         answer = fetch(view.tiles + "0/0_0.jpg", cookie)
         assert (answer.status, answer.body) == (404, b"")
         assert answer.headers["Cache-Control"] == "no-store"
@@ -127,7 +134,9 @@ def test_no_character_of_a_token_can_be_another(view: View) -> None:
     assert view.fetch("0/0_0.jpg").status == 200
     for place, right in enumerate(token):
         wrong = "1" if right == "0" else "0"
-        assert fetch(view.tiles + "0/0_0.jpg", f"{name}={token[:place]}{wrong}{token[place + 1 :]}").status == 404, place
+        assert fetch(view.tiles + "0/0_0.jpg", f"{name}={token[:place]}{wrong}{token[place + 1 :]}").status == 404, (
+            place
+        )
 
 
 def test_another_persons_token_does_not_open_a_warm_tile(

@@ -179,6 +179,7 @@ def test_geojson_with_holes_islands_and_excluded_parts(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("no json", "not readable GeoJSON"),
+        ("[" * 100_000, "not readable GeoJSON"),
         ('{"features": 1}', "no GeoJSON of features"),
         (json.dumps({"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [[["x", 1]]]}}), "broken coord"),
         (

@@ -1,13 +1,18 @@
+import json
 import os
 import signal
+import struct
 import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
-from slides.wsi import sandbox
+from slides.wsi import messages, sandbox, tile_store
 from slides.wsi.errors import NoScale, RefusalCode, SlideRefused
 from slides.wsi.sandbox import Limits
 
@@ -306,6 +311,80 @@ def test_an_error_of_the_caller_while_preparing_ends_the_child(slide: Path, plac
     with pytest.raises(Cancelled):
         sandbox.prepare(slide, places[0], associated_dir=places[1], on_progress=cancel)
     assert children() == []
+
+
+# --- what a decoder that was taken over might write ------------------------------------------------
+def _said(output: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads((output / tile_store.INDEX_NAME).read_text())
+    change(document)
+    (output / tile_store.INDEX_NAME).write_text(json.dumps(document))
+
+
+def _tiles(output: Path, field: str, value: int) -> None:
+    records = np.load(output / tile_store.TILES_NAME)
+    records[field][0] = value
+    np.save(output / tile_store.TILES_NAME, records)
+
+
+def _linked_colours(output: Path) -> None:
+    (output / "elsewhere").write_bytes(bytes(tile_store.COLOUR_BYTES))
+    (output / tile_store.COLOUR_NAME).unlink(missing_ok=True)
+    (output / tile_store.COLOUR_NAME).symlink_to(output / "elsewhere")
+    _said(output, lambda it: it.update(colour={"profile": "x", "changes": True}))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda output: (output / tile_store.INDEX_NAME).write_text("[" * 100_000),
+        lambda output: (output / tile_store.INDEX_NAME).write_text("[]"),
+        lambda output: _said(output, lambda it: it["levels"][0].update(tile_width=0)),
+        lambda output: _said(output, lambda it: it["levels"][0].update(width="wide")),
+        lambda output: _said(output, lambda it: it["levels"][0].update(first_tile=-1)),
+        lambda output: _said(output, lambda it: it.update(files=None)),
+        lambda output: _said(output, lambda it: it.update(colour={"profile": "x", "changes": True})),
+        lambda output: (
+            (output / tile_store.COLOUR_NAME).write_bytes(b"short")
+            and _said(output, lambda it: it.update(colour={"profile": "x", "changes": True}))
+        ),
+        _linked_colours,
+        lambda output: (output / tile_store.TILES_NAME).write_bytes(b"\x93NUMPY\x01\x00\xff\xff"),
+        lambda output: np.save(output / tile_store.TILES_NAME, np.zeros(3)),
+        lambda output: _tiles(output, "offset", 2**62),
+        lambda output: _tiles(output, "length", 2**31),
+        lambda output: _tiles(output, "file", 3),
+        lambda output: _tiles(output, "header", 60_000),
+    ],
+)
+def test_a_store_that_makes_no_sense_is_a_crash_of_the_decoder(
+    slide: Path, places: tuple[Path, Path], harm: Callable[[Path], object]
+) -> None:
+    made = sandbox.prepare(slide, places[0], associated_dir=places[1])
+    sandbox.finish_store(slide, places[0], made.store.kind)
+    harm(places[0])
+    with pytest.raises(SlideRefused) as error:
+        sandbox.finish_store(slide, places[0], made.store.kind)
+    assert error.value.code is RefusalCode.DECODER_CRASHED
+
+
+@pytest.mark.parametrize("said", [b"[" * 100_000, b"[]", b"{", b"\xff\xfe"])
+def test_an_answer_that_makes_no_sense_is_a_bad_message(said: bytes) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as answers, ThreadPoolExecutor() as pool:
+        received = pool.submit(messages.receive, answers.fileno())
+        with open(writing, "wb") as decoder:
+            decoder.write(struct.pack("<I", len(said)) + said)
+        with pytest.raises(messages.BadMessage):
+            received.result()
+
+
+def test_what_is_said_of_colours_is_a_name_and_a_yes_or_no(slide: Path, places: tuple[Path, Path]) -> None:
+    made = sandbox.prepare(slide, places[0], associated_dir=places[1])
+    (places[0] / tile_store.COLOUR_NAME).write_bytes(bytes(tile_store.COLOUR_BYTES))
+    _said(places[0], lambda it: it.update(colour={"profile": ["<b>"] * 99, "changes": "no", "more": 1}))
+    sandbox.finish_store(slide, places[0], made.store.kind)
+    colour = json.loads((places[0] / tile_store.INDEX_NAME).read_text())["colour"]
+    assert colour == {"profile": str(["<b>"] * 99)[:100], "changes": True}
 
 
 def test_the_report_says_how_decoding_is_closed_off() -> None:
