@@ -133,10 +133,8 @@ def test_no_character_of_a_token_can_be_another(view: View) -> None:
     name, _, token = view.cookie.partition("=")
     assert view.fetch("0/0_0.jpg").status == 200
     for place, right in enumerate(token):
-        wrong = "1" if right == "0" else "0"
-        assert fetch(view.tiles + "0/0_0.jpg", f"{name}={token[:place]}{wrong}{token[place + 1 :]}").status == 404, (
-            place
-        )
+        changed = token[:place] + ("1" if right == "0" else "0") + token[place + 1 :]
+        assert fetch(view.tiles + "0/0_0.jpg", f"{name}={changed}").status == 404, place
 
 
 def test_another_persons_token_does_not_open_a_warm_tile(
