@@ -587,7 +587,7 @@ def finish_store(path: Path, output: Path, kind: str) -> None:
     Raises SlideRefused for a store that makes no sense."""
 
     def checked(output: Path) -> dict[str, Any]:
-        document, index, _ = tile_store.load_index(output)
+        document, index, blob = tile_store.load_index(output)
         files = [path] if kind == tile_store.PASS_THROUGH else []
         pyramid = output / "pyramid.tif"
         if len(document["files"]) > len(files):
@@ -598,9 +598,15 @@ def finish_store(path: Path, output: Path, kind: str) -> None:
             tile_store.file_entry(file, named=file.name if file is pyramid else _name_from(file, output))
             for file in files
         ]
+        document["store_id"] = tile_store.store_id(index.records, blob)  # it goes into the headers of answers
         return document
 
+    def served(output: Path) -> None:
+        with tile_store.TileStore.load(output) as store:
+            store.descriptor()
+
     tile_store.write_index(output, _believed(checked, output))
+    _believed(served, output)
 
 
 def _check_colour(output: Path, document: dict[str, Any]) -> None:

@@ -75,6 +75,8 @@ class TileStore:
             tuple(int(side) for side in size.split("x")): blob[start : start + length]
             for size, (start, length) in document["placeholders"].items()
         }
+        if lacking := {(level.tile_width, level.tile_height) for level in index.levels} - self._placeholders.keys():
+            raise KeyError(f"no tile to stand for a missing one of {lacking}")
         # What a look-up needs, without the cost of properties and of numpy's memmap class: half of a tile's own time.
         self._grids = [
             (level.cols, level.rows, first) for level, first in zip(index.levels, index.first_tile, strict=True)
@@ -87,7 +89,10 @@ class TileStore:
     def load(cls, folder: Path) -> "TileStore":
         """Raises TileStoreDamaged, or SourceChanged when the slide is not the file that was indexed."""
         document, index, blob = load_index(folder)
-        return cls(folder, document, index, blob)
+        try:
+            return cls(folder, document, index, blob)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TileStoreDamaged(f"The tiles in {folder.name} cannot be used ({error}).") from error
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -228,7 +233,7 @@ def write_store(
     (folder / HEADERS_NAME).write_bytes(blob)
     document = {
         "version": VERSION,
-        "store_id": hashlib.sha256(records.tobytes() + blob).hexdigest()[:20],
+        "store_id": store_id(records, blob),
         **facts,
         "files": list(files),
         "levels": [
@@ -242,6 +247,11 @@ def write_store(
     }
     write_index(folder, document)
     return document
+
+
+def store_id(records: Records, blob: bytes) -> str:
+    """Names the tiles of a store in their ETags: the same records and headers, the same name."""
+    return hashlib.sha256(records.tobytes() + blob).hexdigest()[:20]
 
 
 def write_index(folder: Path, document: Mapping[str, Any]) -> None:

@@ -342,6 +342,8 @@ def _linked_colours(output: Path) -> None:
         lambda output: _said(output, lambda it: it["levels"][0].update(width="wide")),
         lambda output: _said(output, lambda it: it["levels"][0].update(first_tile=-1)),
         lambda output: _said(output, lambda it: it.update(files=None)),
+        lambda output: _said(output, lambda it: it.update(placeholders={"256": [0, 1]})),
+        lambda output: _said(output, lambda it: it.pop("background")),
         lambda output: _said(output, lambda it: it.update(colour={"profile": "x", "changes": True})),
         lambda output: (
             (output / tile_store.COLOUR_NAME).write_bytes(b"short")
@@ -376,6 +378,16 @@ def test_an_answer_that_makes_no_sense_is_a_bad_message(said: bytes) -> None:
             decoder.write(struct.pack("<I", len(said)) + said)
         with pytest.raises(messages.BadMessage):
             received.result()
+
+
+def test_the_name_in_the_headers_of_tiles_is_not_the_decoders(slide: Path, places: tuple[Path, Path]) -> None:
+    made = sandbox.prepare(slide, places[0], associated_dir=places[1])
+    with tile_store.TileStore.load(places[0]) as store:
+        etag = store.tile(0, 0, 0).etag
+    _said(places[0], lambda it: it.update(store_id="x\r\nSet-Cookie: a=b"))
+    sandbox.finish_store(slide, places[0], made.store.kind)
+    with tile_store.TileStore.load(places[0]) as store:
+        assert store.tile(0, 0, 0).etag == etag
 
 
 def test_what_is_said_of_colours_is_a_name_and_a_yes_or_no(slide: Path, places: tuple[Path, Path]) -> None:
