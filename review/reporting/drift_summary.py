@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
+
 from accounts.models import User
 from analysis.detector.drift import STAIN, WORDS, in_words
 from analysis.enums import RunStatus
@@ -45,11 +48,13 @@ class DriftRow:
 
 def drift_rows(*, user: User) -> list[DriftRow]:
     """One for each model version and profile, newest first. Counts only runs that the auditor may count now."""
+    newest = Window(
+        RowNumber(), partition_by=[F("model_version_id"), F("profile")], order_by=[F("created_at").desc(), F("pk")]
+    )
+    runs = visibility.runs_for_statistics(user=user, model_version_id=None)
     grouped: dict[tuple[Any, str], list[Run]] = {}
-    for run in visibility.runs_for_statistics(user=user, model_version_id=None).order_by("-created_at"):
-        of_version = grouped.setdefault((run.model_version_id, run.profile), [])
-        if len(of_version) < NEWEST_RUNS:
-            of_version.append(run)
+    for run in runs.annotate(number=newest).filter(number__lte=NEWEST_RUNS).order_by("-created_at"):
+        grouped.setdefault((run.model_version_id, run.profile), []).append(run)
     return [_row(runs) for runs in grouped.values()]
 
 

@@ -7,11 +7,11 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from accounts.enums import Role
-from analysis.enums import RunStatus, TriageBand
+from analysis.enums import Profile, RunStatus, TriageBand
 from analysis.models import Run
 from review.enums import CallStage
 from review.reporting.agreement import Filter, ai_call, discordances, pairs
-from review.reporting.drift_summary import drift_rows
+from review.reporting.drift_summary import NEWEST_RUNS, drift_rows
 from tests import factories
 from tests.review.conftest import ReadClient, Ward, signed_in
 
@@ -167,6 +167,17 @@ def test_the_drift_table_means_the_newest_runs_and_marks_what_has_shifted(ward: 
     page = signed_in(ward.quinn).get("/agreement/").content.decode()
     assert "shifted 3.6" in page
     assert "no reference" in page
+
+
+def test_only_the_newest_runs_of_each_profile_count(ward: Ward) -> None:
+    slide = factories.make_slide(ward.case)
+    for profile, runs in ((Profile.STANDARD, NEWEST_RUNS + 3), (Profile.FAST, 2)):
+        for n in range(runs):
+            factories.make_run(slide, profile=profile, scores=(), drift={"z_eosin": float(runs - n)})
+    rows = {row.profile: row for row in drift_rows(user=ward.quinn)}
+    assert {profile: row.runs for profile, row in rows.items()} == {Profile.STANDARD: NEWEST_RUNS, Profile.FAST: 2}
+    means = {shift.words: shift.mean_z for shift in rows[Profile.STANDARD].shifts}
+    assert means["eosin"] == pytest.approx((1 + NEWEST_RUNS) / 2)
 
 
 def test_drift_is_the_auditors_alone_and_leaves_out_what_they_have_to_read(ward: Ward) -> None:
