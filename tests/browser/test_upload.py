@@ -137,7 +137,7 @@ def test_an_upload_goes_on_after_a_reload(operator_page: Page, tmp_path: Path) -
     page.unroute_all()
     page.reload()
     expect(page.locator("[data-upload]")).to_contain_text("Unfinished uploads")
-    expect(page.locator("[data-upload]")).to_contain_text("8.4 MB of 25 MB are here")
+    expect(page.locator("[data-upload]")).to_contain_text("8.0 MB of 24.0 MB are here")
     assert_accessible(page)
     with page.expect_request(lambda request: request.method == "PATCH") as first:
         choose(page, folder)
