@@ -2,6 +2,7 @@
 
     python benchmarks/tiles.py [--slide FILE] [--tiles 4000] [--rounds 3] [--connections 8 32] [--json]
     python benchmarks/tiles.py --viewers 200 [--seconds 30] [--beside "COMMAND"]
+    python benchmarks/tiles.py --viewers 200 --stack HOME PORT      the stack that runs there, with an upload and a detection
 
 One slide is prepared; every peer then serves the same full-resolution tiles of it over keep-alive connections of this
 machine: `once` asks for every tile once after a server start (what panning is), `warm` for the same tiles again and
@@ -15,11 +16,13 @@ request costs twice as much, so figures of the two clients must not be compared.
 tree, from /proc; the client's own does not count. Peers take turns in every round; ratios are made within a round.
 
 --viewers is another run: so many people who each move a quarter of a screen every two seconds, with six connections and
-a log-in of their own, on all cores, and how long a tile takes from the moment it is wanted.
+a log-in of their own, on all cores, and how long a tile takes from the moment it is wanted. With --stack the server is
+that of `make run`, the slide its largest one, and the stack takes an upload and detects on that slide meanwhile.
 """
 
 import argparse
 import asyncio
+import base64
 import http.client
 import json
 import logging
@@ -41,9 +44,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyvips
+
+if TYPE_CHECKING:
+    from slides.wsi.tile_store import TileStore
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -310,10 +317,39 @@ def ask_by_threads(port: int, paths: list[str], cookie: str, connections: int, s
 # -- runs -----------------------------------------------------------------------------------------------
 
 
-class Bench:
+class Opened:
+    """A tile store, its addresses and the cookies that open them."""
+
+    slide_id: str
+    store_name: str
+    store: "TileStore"
+
+    def prefix(self, log_in: str) -> str:
+        from slides import tile_access
+
+        return f"{tile_access.cookie_path(tile_access.partition_of(log_in), self.slide_id)}{self.store_name}/"
+
+    def cookie(self, log_in: str) -> str:
+        """A fresh token of the usual minute, beside the cookies that a browser sends along."""
+        from slides import tile_access
+
+        now = int(time.time())
+        claims = tile_access.Claims("0" * 32, now + tile_access.TOKEN_SECONDS, now + 3600, 0.5, 0.5)
+        token = tile_access.sign(
+            claims, partition=tile_access.partition_of(log_in), slide_id=self.slide_id, store=self.store_name
+        )
+        edge = tile_access.edge_pass(
+            claims.expires_at, partition=tile_access.partition_of(log_in), slide_id=self.slide_id, store=self.store_name
+        )
+        passes = f"{tile_access.COOKIE_NAME}={token}; {tile_access.EDGE_COOKIE_NAME}={edge}"
+        return f"csrftoken={'c' * 32}; sessionid={'s' * 32}; {passes}"
+
+
+class Bench(Opened):
     """A prepared slide under a home of its own, and who may see it."""
 
     def __init__(self, folder: Path, slide: Path | None) -> None:
+        self.store_name = STORE
         self.folder = folder
         folder.chmod(0o755)  # nginx started by root reads as nobody
         self.cache = Path("/dev/shm") / folder.name if Path("/dev/shm").is_dir() else folder
@@ -352,26 +388,6 @@ class Bench:
         names = [f"0/{col}_{row}.jpg" for row in range(level.rows) for col in range(level.cols)]
         random.Random(2).shuffle(names)
         return names[:most]
-
-    def prefix(self, log_in: str) -> str:
-        from slides import tile_access
-
-        return f"{tile_access.cookie_path(tile_access.partition_of(log_in), self.slide_id)}{STORE}/"
-
-    def cookie(self, log_in: str) -> str:
-        """A fresh token of the usual minute, beside the cookies that a browser sends along."""
-        from slides import tile_access
-
-        now = int(time.time())
-        claims = tile_access.Claims("0" * 32, now + tile_access.TOKEN_SECONDS, now + 3600, 0.5, 0.5)
-        token = tile_access.sign(
-            claims, partition=tile_access.partition_of(log_in), slide_id=self.slide_id, store=STORE
-        )
-        edge = tile_access.edge_pass(
-            claims.expires_at, partition=tile_access.partition_of(log_in), slide_id=self.slide_id, store=STORE
-        )
-        passes = f"{tile_access.COOKIE_NAME}={token}; {tile_access.EDGE_COOKIE_NAME}={edge}"
-        return f"csrftoken={'c' * 32}; sessionid={'s' * 32}; {passes}"
 
     def peers(self, names: list[str]) -> list[Peer]:
         plain = ["/" + name for name in names]
@@ -487,7 +503,7 @@ OPENING_S = 10.0  # within which all have opened the slide; that many at one mom
 class Viewer:
     """One person: a stage of 1600 x 1000 at full resolution, moved by a quarter of its side every two seconds."""
 
-    def __init__(self, bench: Bench, number: int, port: int, seconds: list[float], errors: list[str]) -> None:
+    def __init__(self, bench: Opened, number: int, port: int, seconds: list[float], errors: list[str]) -> None:
         self._bench, self._port, self._seconds, self._errors = bench, port, seconds, errors
         self._log_in = f"viewer {number}"
         self._random = random.Random(number)
@@ -539,36 +555,150 @@ class Viewer:
                 self._waiting.task_done()
 
 
-def pan(bench: Bench, options: argparse.Namespace) -> None:
+class Stack(Opened):
+    """The stack of `make run` at work: it takes an upload without end and detects on its largest slide."""
+
+    PIECE = 8 << 20
+    LENGTH = 64 << 30
+
+    def __init__(self, home: Path, port: int) -> None:
+        os.environ |= {"METADET_HOME": str(home.resolve()), "DJANGO_SETTINGS_MODULE": "metadet_site.settings"}
+        import django
+
+        django.setup()
+        from slides.enums import SlideState
+        from slides.models import Slide
+
+        self.port = port
+        self.slide = Slide.objects.filter(state=SlideState.READY).order_by("-width", "-created_at")[0]
+        self.slide_id, self.store_name = str(self.slide.pk), self.slide.store
+        from slides.wsi.tile_store import TileStore
+
+        self.store = TileStore.load(self.slide.store_folder)
+        self.sent = 0
+        self._over = threading.Event()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        from analysis.enums import Profile
+        from analysis.runs import request_run
+
+        profiles = (Profile.STANDARD, Profile.FAST)
+        self.job = next((job for p in profiles if (job := request_run(slide=self.slide, profile=p, actor=None))), None)
+        if self.job is None:
+            raise SystemExit("This slide has its runs already: import another one first.")
+        while self.job.state == "queued":
+            time.sleep(0.1)
+            self.job.refresh_from_db()
+        upload = threading.Thread(target=self._upload)
+        upload.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            upload.join()
+
+    def _upload(self) -> None:
+        from importlib import import_module
+
+        from django.conf import settings
+        from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+
+        from accounts.enums import Role
+        from accounts.models import User
+
+        operator = next(user for user in User.objects.filter(is_active=True) if user.has_role(Role.OPERATOR))
+        session = import_module(settings.SESSION_ENGINE).SessionStore()
+        session[SESSION_KEY] = str(operator.pk)
+        session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[-1]
+        session[HASH_SESSION_KEY] = operator.get_session_auth_hash()
+        session.create()
+        csrf = "k" * 32
+        head = {
+            "Cookie": f"{settings.SESSION_COOKIE_NAME}={session.session_key}; {settings.CSRF_COOKIE_NAME}={csrf}",
+            "X-CSRFToken": csrf,
+            "Tus-Resumable": "1.0.0",
+        }
+        link = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+
+        def ask(method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            link.request(method, path, body=body, headers=head | named)
+            answer = link.getresponse()
+            said = answer.read()
+            if answer.status >= 300:
+                raise SystemExit(f"upload: {answer.status} {said[:300]!r}")
+            return answer
+
+        facts = {"filename": "benchmark.svs", "case": "BENCHMARK"}
+        metadata = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in facts.items())
+        path = ask("POST", "/api/uploads/", Upload_Length=str(self.LENGTH), Upload_Metadata=metadata).headers[
+            "Location"
+        ]
+        path = path[path.index("/api/") :]
+        piece = os.urandom(self.PIECE)
+        while not self._over.is_set():
+            ask("PATCH", path, piece, Upload_Offset=str(self.sent), Content_Type="application/offset+octet-stream")
+            self.sent += len(piece)
+        ask("DELETE", path)
+        session.delete()
+
+    def said(self) -> str:
+        self.job.refresh_from_db()
+        return f"an upload of {self.sent / 2**20:.0f} MiB and a detection that is {self.job.get_state_display()}"
+
+
+def pan_in_stack(options: argparse.Namespace) -> None:
+    stack = Stack(Path(options.stack[0]), int(options.stack[1]))
+    seconds: list[float] = []
+    errors: list[str] = []
+    with stack.at_work():
+        wall = asyncio.run(everybody(stack, stack.port, options, seconds, errors))
+        said = stack.said()
+    print(f"{options.viewers} viewers of {stack.slide.width} x {stack.slide.height}, {wall:.0f} s, beside: {said}")
+    tell(seconds, errors, wall)
+
+
+async def everybody(
+    opened: Opened, port: int, options: argparse.Namespace, seconds: list[float], errors: list[str]
+) -> float:
+    """All viewers; how long they took in seconds."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8192)), hard))
+    begun = time.monotonic()
+    viewers = [Viewer(opened, number, port, seconds, errors) for number in range(options.viewers)]
+    await asyncio.gather(*(viewer.look(begun + options.seconds) for viewer in viewers))
+    return time.monotonic() - begun
+
+
+def tell(seconds: list[float], errors: list[str], wall: float) -> None:
+    cuts = statistics.quantiles(seconds, n=1000)
+    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
+    print(f"{len(seconds)} tiles, {len(seconds) / wall:.0f} a second, {len(errors)} errors {sorted(set(errors))}")
+    print(
+        f"ms from wanted to there: p50 {cuts[499] * 1000:.1f}, p95 {cuts[949] * 1000:.1f}, p99 {cuts[989] * 1000:.1f}, "
+        f"longest {max(seconds) * 1000:.0f}"
+    )
+
+
+def pan(bench: Bench, options: argparse.Namespace) -> None:
     seconds: list[float] = []
     errors: list[str] = []
     port = free_port()
     with serving(granian("metadet_site.wsgi:application")(port), port, bench.env, core=None) as pid:
         beside = subprocess.Popen(shlex.split(options.beside), start_new_session=True) if options.beside else None
-        before, begun = cpu_seconds(pid), time.monotonic()
-
-        async def all_of_them() -> None:
-            viewers = [Viewer(bench, number, port, seconds, errors) for number in range(options.viewers)]
-            await asyncio.gather(*(viewer.look(begun + options.seconds) for viewer in viewers))
-
+        before = cpu_seconds(pid)
         try:
-            asyncio.run(all_of_them())
+            wall = asyncio.run(everybody(bench, port, options, seconds, errors))
             still = beside is not None and beside.poll() is None
         finally:
             if beside is not None and beside.poll() is None:
                 os.killpg(beside.pid, signal.SIGKILL)
-        wall, used = time.monotonic() - begun, cpu_seconds(pid) - before
-    cuts = statistics.quantiles(seconds, n=1000)
-    print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {options.viewers} viewers, {wall:.0f} s", end="")
+        used = cpu_seconds(pid) - before
+    print(f"{options.viewers} viewers, {wall:.0f} s", end="")
     print(f", beside: {options.beside} ({'all the time' if still else 'ended before'})" if options.beside else "")
-    print(f"{len(seconds)} tiles, {len(seconds) / wall:.0f} a second, {len(errors)} errors {sorted(set(errors))}")
-    print(
-        f"ms from wanted to there: p50 {cuts[499] * 1000:.1f}, p95 {cuts[949] * 1000:.1f}, p99 {cuts[989] * 1000:.1f}",
-        end="",
-    )
-    print(f", longest {max(seconds) * 1000:.0f}; server CPU s/1000 tiles {used / len(seconds) * 1000:.4f}")
+    tell(seconds, errors, wall)
+    print(f"server CPU s/1000 tiles {used / len(seconds) * 1000:.4f}")
 
 
 def main() -> None:
@@ -581,8 +711,11 @@ def main() -> None:
     parser.add_argument("--viewers", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--beside", default="", help="a command that runs while the viewers pan, such as a detection")
+    parser.add_argument("--stack", nargs=2, metavar=("HOME", "PORT"), help="with --viewers: the stack that runs there")
     options = parser.parse_args()
     sys.path.insert(0, str(REPOSITORY))
+    if options.stack:
+        return pan_in_stack(options)
     folder = Path(tempfile.mkdtemp(prefix="metadet-tiles-"))
     bench = None
     try:
