@@ -23,5 +23,5 @@ TASK_OF: dict[str, tuple[str, str]] = {
     JobKind.PREPARE_SLIDE: ("slides.prepare_slide", "ingest"),
     JobKind.CHECK_SLIDE: ("slides.check_slide", "check"),
     JobKind.DETECT: ("analysis.detect", "detect"),
-    JobKind.EVALUATE_MODEL: ("analysis.evaluate_model", "detect"),
+    JobKind.EVALUATE_MODEL: ("analysis.evaluate_model", "evaluate"),
 }

@@ -16,6 +16,7 @@ COLOURS = {
     "ingest": 33,
     "check": 33,
     "detect": 93,
+    "evaluate": 93,
     "scheduler": 96,
     "demo": 36,
 }

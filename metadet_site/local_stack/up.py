@@ -185,6 +185,8 @@ class LocalStack:
             self._worker("check", threads=1),  # apart from ingest: the next slide need not wait until one is checked
             # one core stays free for the web server and the database
             self._worker("detect", threads=max(1, cores - 1)),
+            # hours over a folder of slides, in what time of the processor the others leave
+            self._worker("evaluate", threads=max(1, cores - 1), nice=10),
             Service(
                 name="scheduler",
                 command=manage("run_scheduler"),
@@ -194,10 +196,11 @@ class LocalStack:
             ),
         ]
 
-    def _worker(self, queue: str, *, threads: int) -> Service:
+    def _worker(self, queue: str, *, threads: int, nice: int = 0) -> Service:
         return Service(
             name=queue,
             command=[
+                *(("nice", "-n", str(nice)) if nice else ()),
                 *(sys.executable, *(part for start in CELERY_SAYS for part in ("-W", f"ignore:{start}"))),
                 *("-m", "celery", "--quiet"),
                 *("-A", "metadet_site.celery", "worker"),

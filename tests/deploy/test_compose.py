@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs.enums import TASK_OF
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-PARTS = {"web", "worker-check", "worker-cpu", "worker-gpu", "scheduler", "postgres", "valkey", "nginx"}
+WORKERS = ("worker-ingest", "worker-check", "worker-cpu", "worker-gpu", "worker-evaluate")
+PARTS = {"web", *WORKERS, "scheduler", "postgres", "valkey", "nginx"}
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,12 @@ def compose() -> dict[str, Any]:
 def test_every_part_is_there(compose: dict[str, Any]) -> None:
     assert PARTS <= set(compose["services"])
     assert compose["services"]["worker-gpu"]["profiles"] == ["gpu"]
+
+
+def test_every_queue_has_a_worker(compose: dict[str, Any]) -> None:
+    commands = [compose["services"][name]["command"] for name in WORKERS]
+    served = {command[command.index("-Q") + 1] for command in commands}
+    assert served == {queue for _, queue in TASK_OF.values()}
 
 
 def test_only_nginx_is_reachable_from_outside_and_only_from_this_machine(compose: dict[str, Any]) -> None:
@@ -37,7 +46,7 @@ def test_only_the_migration_knows_the_owner_of_the_tables(compose: dict[str, Any
 
 
 def test_what_decodes_slides_has_no_rights_it_does_not_need(compose: dict[str, Any]) -> None:
-    for name in ("web", "worker-ingest", "worker-check", "worker-cpu", "worker-gpu", "scheduler"):
+    for name in ("web", *WORKERS, "scheduler"):
         service = compose["services"][name]
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
@@ -45,7 +54,7 @@ def test_what_decodes_slides_has_no_rights_it_does_not_need(compose: dict[str, A
 
 
 def test_workers_stop_by_the_signal_that_hands_their_slide_back(compose: dict[str, Any]) -> None:
-    for name in ("worker-ingest", "worker-check", "worker-cpu", "worker-gpu"):
+    for name in WORKERS:
         assert compose["services"][name]["stop_signal"] == "SIGQUIT"
 
 

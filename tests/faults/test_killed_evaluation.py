@@ -41,7 +41,7 @@ def test_a_killed_evaluation_goes_on_and_gives_one_result(
     admin = make_user("admin", Role.ADMINISTRATOR)
     job = evaluating.request_evaluation(model_version=version, set_name="slides: some_slides", actor=admin)
     start("scheduler")
-    worker = start("worker", "detect")
+    worker = start("worker", "evaluate")
     wait_until(lambda: has_read_a_slide(job), what="a slide was read", patience_s=300)
     kill_pool_child(worker.pid)
     wait_until(lambda: Evaluation.objects.exists(), what="the figures are there", patience_s=300)

@@ -23,7 +23,7 @@ from tests.local_stack.process_watch import alive, command_line, wait_until, wit
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
 REPOSITORY = Path(__file__).resolve().parents[2]
-CHILDREN = ["postgres", "valkey", "web", "ingest", "check", "detect", "scheduler"]
+CHILDREN = ["postgres", "valkey", "web", "ingest", "check", "detect", "evaluate", "scheduler"]
 
 
 def free_port() -> int:
@@ -92,6 +92,7 @@ class Stack:
             "ingest": "worker -Q ingest",
             "check": "worker -Q check",
             "detect": "worker -Q detect",
+            "evaluate": "worker -Q evaluate",
             "scheduler": "run_scheduler",
         }
         table = processes.process_table()
@@ -108,7 +109,7 @@ class Stack:
     def _is(self, name: str, pid: int, mark: str) -> bool:
         line = command_line(pid)
         return mark in line or (name == "valkey" and "valkey-server" in line) or (
-            name in {"ingest", "check", "detect"} and f"celeryd: {name}@" in line
+            name in {"ingest", "check", "detect", "evaluate"} and f"celeryd: {name}@" in line
         )  # fmt: skip
 
     def kill(self, name: str) -> tuple[int, int]:
