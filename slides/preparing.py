@@ -28,7 +28,6 @@ from slides.wsi import sandbox
 from slides.wsi.errors import RefusalCode, SlideRefused
 from slides.wsi.sandbox import Limits
 from slides.wsi.slide_files import Stamp, sha256_of, stamp_of
-from slides.wsi.tile_store import TileStore
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +180,6 @@ def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) 
             ),
             on_progress=lambda stage, share: _report(lease, stage, share),
         )
-        TileStore.load(folder).close()
         kinds = _take_associated(slide, associated)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
