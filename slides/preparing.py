@@ -21,7 +21,7 @@ from jobs.errors import JobFailed, LeaseLost
 from jobs.models import Job
 from jobs.running import Lease, complete
 from slides import ingest
-from slides.enums import AssociatedKind, SlideState
+from slides.enums import AssociatedKind, ScaleState, SlideState
 from slides.models import Slide
 from slides.unpacking import forget_archive, unpack
 from slides.wsi import sandbox
@@ -173,6 +173,7 @@ def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) 
             slide.source_path,
             folder,
             associated_dir=associated,
+            mpp_override=_entered_scale(slide),
             first_look_above=first_look_above,
             in_background=first_look_above is None,
             limits=Limits(
@@ -196,6 +197,12 @@ def _prepare_files(slide: Slide, lease: Lease, *, first_look_above: int | None) 
         missing_tiles=made.missing_tiles,
         associated=kinds,
     )
+
+
+def _entered_scale(slide: Slide) -> tuple[float, float] | None:
+    if slide.scale_state != ScaleState.ENTERED or slide.mpp_x is None or slide.mpp_y is None:
+        return None
+    return slide.mpp_x, slide.mpp_y
 
 
 def _take_associated(slide: Slide, folder: Path) -> tuple[AssociatedKind, ...]:

@@ -42,6 +42,9 @@ def tile_facts(*, corrupt: int, missing: int) -> Facts:
     return facts
 
 
+NEEDS_SCALE = "not measured without a scale: enter it, then prepare the slide again"
+
+
 def quality_facts(quality: Quality) -> Facts:
     """Tissue, ink, and blur where it was measured."""
     facts = [
@@ -55,6 +58,8 @@ def quality_facts(quality: Quality) -> Facts:
                 f"{_percent(quality.blurred_share)} of the {quality.measured_mm2:,.1f} mm² that were measured",
             )
         )
+    elif quality.tissue_mm2 is None:
+        facts.append(("Out of focus", NEEDS_SCALE))
     return facts
 
 

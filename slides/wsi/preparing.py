@@ -19,10 +19,10 @@ from PIL import Image
 from slides.wsi import tile_index, tile_store
 from slides.wsi.colour import write_colour_table
 from slides.wsi.convert import PyramidPlan, WrittenPyramid, plan_pyramid, write_pyramid
+from slides.wsi.errors import NoScale
 from slides.wsi.level_check import check_some_is_readable, levels_of_another_picture
 from slides.wsi.measuring import blur_of, tissue_and_ink
 from slides.wsi.pixels import LevelSource, Rgb
-from slides.wsi.properties import ScaleState
 from slides.wsi.quality import Quality
 from slides.wsi.reader import SlideReader, encoded_png
 from slides.wsi.resample import overview_of
@@ -131,7 +131,10 @@ def _write_pyramid(
 
 
 def _scale_of(slide: SlideReader) -> tuple[float, float] | None:
-    return slide.scale if slide.properties.scale_state == ScaleState.OK else None
+    try:
+        return slide.scale
+    except NoScale:
+        return None
 
 
 def _indexed(path: Path, made: WrittenPyramid, *, file: int, headers: int) -> TileIndex:
@@ -220,7 +223,7 @@ def _write(
     if own_pyramid:
         files.append(tile_store.file_entry(output / PYRAMID_NAME, named=PYRAMID_NAME))
     sizes = {(level.tile_width, level.tile_height) for level in index.levels}
-    has_scale = slide.properties.scale_state == ScaleState.OK
+    mpp_x, mpp_y = _scale_of(slide) or (None, None)
     return tile_store.write_store(
         output,
         index=index,
@@ -230,8 +233,8 @@ def _write(
             "kind": plan.kind,
             "width": slide.properties.width,
             "height": slide.properties.height,
-            "mpp_x": slide.properties.mpp_x if has_scale else None,
-            "mpp_y": slide.properties.mpp_y if has_scale else None,
+            "mpp_x": mpp_x,
+            "mpp_y": mpp_y,
             "background": "#ffffff",
             "levels_left_out": list(left_out),
             "colour": write_colour_table(slide.icc, output),

@@ -109,6 +109,7 @@ def prepare(
     output_dir: Path,
     *,
     associated_dir: Path | None,
+    mpp_override: tuple[float, float] | None = None,
     first_look_above: int | None = None,
     in_background: bool = False,
     limits: Limits = DEFAULT_LIMITS,
@@ -116,7 +117,7 @@ def prepare(
 ) -> PreparedSlide:
     """Make the tile store and thumbnail of a slide in `output_dir`, label and macro in `associated_dir`.
 
-    Both folders must exist. `first_look_above`: a slide of more pixels is only made viewable, where that is possible
+    Both folders must exist. `mpp_override`: (x, y) um per level-0 pixel, entered by a person. `first_look_above`: a slide of more pixels is only made viewable, where that is possible
     (PreparedSlide.checked). `in_background`: at low priority for the processor. Raises SlideRefused; what was written
     until then is left for the caller to remove.
     """
@@ -124,6 +125,7 @@ def prepare(
         "task": "prepare",
         "output": str(output_dir.resolve()),
         "associated": str(associated_dir.resolve()) if associated_dir else None,
+        "mpp_override": mpp_override,
         "first_look_above": _NEVER if first_look_above is None else first_look_above,
         "nice": _BACKGROUND_NICE if in_background else 0,
     }

@@ -91,8 +91,12 @@ def test_an_entered_scale_starts_what_waited_for_it_and_outlives_a_retry(
     event = Event.objects.get(kind="slide_scale_corrected")
     assert event.details == {"before": [None, None], "after": [0.5, 0.5], "reason": "scanner manual"}
     ingest.retry(slide_id=slide.pk, actor=operator)
+    assert slide.quality["measured_mm2"] is None
     slide = prepare_now(slide.pk)
     assert (slide.state, slide.scale_state, slide.mpp_x) == (SlideState.READY, "entered", 0.5)
+    assert slide.quality["tissue_mm2"] == pytest.approx(slide.tissue_mm2, rel=0.2)
+    assert slide.quality["measured_mm2"] is not None, "focus is measured with the scale that was entered"
+    assert slide.properties["mpp_x"] is None, "what the file says stays what it says"
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {

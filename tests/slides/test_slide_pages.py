@@ -16,6 +16,7 @@ from jobs.queue import enqueue
 from slides import ingest
 from slides.enums import SlideState
 from slides.models import Slide
+from slides.wsi.facts import NEEDS_SCALE
 from slides.wsi.quality import Quality
 from tests.slides.conftest import Tus, logged_in, prepare_now, write_slide
 
@@ -88,6 +89,9 @@ def test_what_was_found_of_tissue_ink_blur_and_damage_stands_on_the_page(operato
         "<dt>Tiles not stored</dt><dd>1,500, shown hatched</dd>",
     ):
         assert words in page
+    Slide.objects.update(quality=Quality(None, 0.2, None, 0.0).to_json())
+    assert f"<dt>Out of focus</dt><dd>{NEEDS_SCALE}</dd>" in client.get(f"/slides/{ready_slide.pk}/").content.decode()
+    Slide.objects.update(quality=found.to_json())
     listed = client.get("/slides/").content.decode()
     assert "Out of focus: 12 %" in listed
     assert "3 tiles damaged" in listed
