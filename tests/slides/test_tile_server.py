@@ -1,8 +1,10 @@
 """Tiles through the real server process: what HTTP itself adds or takes, and many browsers at once."""
 
 import http.client
+import os
 import resource
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +73,22 @@ def test_one_connection_carries_every_kind_of_answer(link: Link, opened: tuple[s
     assert ask(connection, address)[0] == 404
     assert ask(connection, address, "POST", cookie=cookie)[0] == 405
     assert ask(connection, address, cookie=cookie)[2] == tile
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "SCHED_BATCH"), reason="this system cannot tell threads not to interrupt each other"
+)
+def test_no_thread_that_answers_interrupts_another(opened: tuple[str, str], home: Any) -> None:
+    address, cookie = opened
+    port = free_port()
+    with server(port, home) as supervisor:
+        assert ask(http.client.HTTPConnection("127.0.0.1", port), address, cookie=cookie)[0] == 200
+        [worker] = [
+            int(pid) for pid in Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text().split()
+        ]
+        threads = [int(task.name) for task in Path(f"/proc/{worker}/task").iterdir()]
+        assert len(threads) > 4
+        assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 
 
 def test_open_connections_of_others_keep_nobody_waiting(link: Link, opened: tuple[str, str]) -> None:
