@@ -27,6 +27,7 @@ from analysis.detector.model_card import CURVE_FILE, card_page, curve_of
 from analysis.detector.patch_file import PatchFileError, load_patches
 from analysis.detector.reading import PROFILES
 from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
+from analysis.detector.slide_figures import TIMES
 from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.validation_record import RecordDamaged, load_record
 from analysis.detector.weights import LoadedModel, load_model, write_card
@@ -121,7 +122,7 @@ def _slides(options: argparse.Namespace) -> dict[str, Any]:
         workers=options.threads,
     )
     if options.record:
-        summary = {key: value for key, value in found.items() if key != "slides_detail"}
+        summary = {key: value for key, value in found.items() if key not in ("slides_detail", *TIMES)}
         record_evaluation(options.model or default_model_folder(), f"slides_{options.profile}", summary)
     return found
 

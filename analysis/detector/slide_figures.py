@@ -226,6 +226,10 @@ def _calibration(judged: Slides) -> dict[str, Any] | None:
     }
 
 
+TIMES = ("seconds_total", "seconds_per_slide_median", "seconds_per_slide_most", "mm2_per_second")
+"""Of the machine and what else it did: no part of a model's card."""
+
+
 def _seconds(judged: Slides) -> dict[str, Any]:
     spent = [j.detection.seconds["total"] for j in judged]
     mm2 = sum(j.detection.tissue.mm2 for j in judged)
