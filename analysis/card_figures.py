@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# Key of the figures, words, key of the interval.
+# Key of the figure (a dot leads inside), words, key of the interval.
 MAIN = (
     ("auc", "AUC", "auc_interval"),
     ("n", "patches", ""),
     ("positive", "patches with tumour", ""),
     ("slide_auc", "slide AUC", "slide_auc_interval"),
+    ("slide_calls.sensitivity", "slide sensitivity", "slide_calls.sensitivity_interval"),
+    ("slide_calls.specificity", "slide specificity", "slide_calls.specificity_interval"),
     ("froc_2016", "FROC (2016)", "froc_2016_interval"),
     ("froc_stepped", "FROC (stepped)", "froc_stepped_interval"),
     ("lesions_found", "lesions found", ""),
@@ -38,15 +40,27 @@ def figures_of(measured_on: str, figures: Any, name: str = "") -> Iterator[Figur
         yield Figure(measured_on, name, _in_words(figures))
 
 
+def in_words(name: str, figures: dict[str, Any]) -> str:
+    """What a card calls a measurement: "slides_fast" on composed slides is "slides, fast (composed)"."""
+    words = name.replace("_", ", ", 1).replace("_", " ") if name.startswith("slides_") else name.replace("_", " ")
+    return f"{words} (composed)" if figures.get("composed") else words
+
+
 def main_figures(measured_on: str, figures: dict[str, Any]) -> list[Figure]:
     """Those of MAIN that were measured, each with its interval where there is one."""
     lines = []
     for key, name, interval in MAIN:
-        if figures.get(key) is not None:
-            value = _in_words(figures[key])
-            low_high = figures.get(interval)
+        if (found := _inside(figures, key)) is not None:
+            value = _in_words(found)
+            low_high = _inside(figures, interval)
             lines.append(Figure(measured_on, name, f"{value} ({_in_words(low_high)})" if low_high else value))
     return lines
+
+
+def _inside(figures: Any, key: str) -> Any:
+    for part in key.split("."):
+        figures = figures.get(part) if isinstance(figures, dict) else None
+    return figures
 
 
 def _in_words(value: Any) -> str:

@@ -1,12 +1,13 @@
 import uuid
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
 from accounts.models import User
-from analysis.card_figures import Figure, figures_of, main_figures
+from analysis.card_figures import Figure, figures_of, in_words, main_figures
 from analysis.detector.calibration import Calibration, calibrations_of
 from analysis.enums import EvaluationKind, ModelState, Profile, RunStatus, SizeClass, TriageBand
 from slides.models import Slide
@@ -35,10 +36,18 @@ class ModelVersion(models.Model):
         return f"{self.name} {self.version}"
 
     @property
+    def main_figures(self) -> list[Figure]:
+        """The few that decide of what the card says that was measured before it came here."""
+        return [figure for name, figures in self._measured() for figure in main_figures(name, figures)]
+
+    @property
     def figures(self) -> list[Figure]:
-        """What the card says that was measured before it came here, one figure a line."""
+        """All of them, one figure a line."""
+        return [figure for name, figures in self._measured() for figure in figures_of(name, figures)]
+
+    def _measured(self) -> list[tuple[str, dict[str, Any]]]:
         evaluation = self.card.get("evaluation") or {}
-        return [figure for measured_on, figures in evaluation.items() for figure in figures_of(measured_on, figures)]
+        return [(in_words(name, figures), figures) for name, figures in evaluation.items() if isinstance(figures, dict)]
 
     @property
     def training_figures(self) -> list[Figure]:
