@@ -14,6 +14,8 @@ The server stands on one core and the client on another. The client is wrk where
 threads of this process, which are so slow that the server sleeps between requests: a server woken for every single
 request costs twice as much, so figures of the two clients must not be compared. CPU time is that of the server's process
 tree, from /proc; the client's own does not count. Peers take turns in every round; ratios are made within a round.
+The peers' threads run as the system lets them, ours as metadet_site/wsgi.py says: so a tile of ours may cost less than one
+of the callable that only reads it.
 
 --viewers is another run: so many people who each move a quarter of a screen every two seconds, with six connections and
 a log-in of their own, on all cores, and how long a tile takes from the moment it is wanted. With --stack the server is

@@ -117,8 +117,8 @@ def prepare(
 ) -> PreparedSlide:
     """Make the tile store and thumbnail of a slide in `output_dir`, label and macro in `associated_dir`.
 
-    Both folders must exist. `mpp_override`: (x, y) um per level-0 pixel, entered by a person. `first_look_above`: a slide of more pixels is only made viewable, where that is possible
-    (PreparedSlide.checked). `in_background`: at low priority for the processor. Raises SlideRefused; what was written
+    Both folders must exist. `mpp_override`: (x, y) um per level-0 pixel, entered by a person. `first_look_above`: a slide
+    of more pixels is only made viewable, where that is possible (PreparedSlide.checked). `in_background`: at low priority for the processor. Raises SlideRefused; what was written
     until then is left for the caller to remove.
     """
     start = {
@@ -308,8 +308,7 @@ class _Child:
     """One child process with its pipes. Leaving the context ends it, whatever it is doing."""
 
     def __init__(self, start: Mapping[str, Any], path: Path, *, limits: Limits, ring: PixelRing | None = None) -> None:
-        if not path.exists():
-            raise SlideRefused(RefusalCode.NOT_A_SLIDE, "The slide file is not there.")
+        _check_is_there(path)
         self._limits = limits
         absolute = path.absolute()
         self._start = {
@@ -587,6 +586,7 @@ def _members_from(answer: Mapping[str, Any], output: Path, room_bytes: int) -> l
 def finish_store(path: Path, output: Path, kind: str) -> None:
     """Check the store the child wrote against the files, and name the slide file in it: paths never come from the child.
     Raises SlideRefused for a store that makes no sense."""
+    _check_is_there(path)  # else its absence would be taken for the child's nonsense
 
     def checked(output: Path) -> dict[str, Any]:
         document, index, blob = tile_store.load_index(output)
@@ -609,6 +609,11 @@ def finish_store(path: Path, output: Path, kind: str) -> None:
 
     tile_store.write_index(output, _believed(checked, output))
     _believed(served, output)
+
+
+def _check_is_there(path: Path) -> None:
+    if not path.exists():
+        raise SlideRefused(RefusalCode.NOT_A_SLIDE, "The slide file is not there.")
 
 
 def _check_colour(output: Path, document: dict[str, Any]) -> None:

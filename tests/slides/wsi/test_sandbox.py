@@ -369,6 +369,14 @@ def test_a_store_that_makes_no_sense_is_a_crash_of_the_decoder(
     assert error.value.code is RefusalCode.DECODER_CRASHED
 
 
+def test_a_slide_that_went_away_meanwhile_is_not_the_decoders_fault(tmp_path: Path, places: tuple[Path, Path]) -> None:
+    slide = write_svs(tmp_path / "gone.svs", PICTURE)
+    made = sandbox.prepare(slide, places[0], associated_dir=places[1])
+    slide.unlink()
+    with pytest.raises(SlideRefused, match="not there"):
+        sandbox.finish_store(slide, places[0], made.store.kind)
+
+
 @pytest.mark.parametrize("said", [b"[" * 100_000, b"[]", b"{", b"\xff\xfe"])
 def test_an_answer_that_makes_no_sense_is_a_bad_message(said: bytes) -> None:
     reading, writing = os.pipe()
