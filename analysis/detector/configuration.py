@@ -17,8 +17,7 @@ BACKBONES = ("efficientnet-lite0", "resnet18", "resnet34")
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability",)}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
-DENSE_STRIDE = 4
-"""Stride of the dense branch in input pixels."""
+DENSE_STRIDES = (4, 8)
 
 
 class ConfigurationError(ValueError):
@@ -45,12 +44,17 @@ class NetworkConfig:
     """Side of the average window of the channel gate on P3..P6, in cells: about 120-190 input pixels each."""
     spatial_kernel: int = 7
     dense_channels: int = 48
+    dense_stride: int = 4
+    """Input pixels between the cells of the dense branch: 4 or 8. The whole-slide map has cells of 8 um, which is 8 px at
+    1.0 um/px: 8 costs a quarter and needs no map at stride 4."""
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ConfigurationError(f"network.backbone: {self.backbone!r} is not known; use {', '.join(BACKBONES)}")
         if self.backbone_stride not in (16, 32):
             raise ConfigurationError("network.backbone_stride must be 16 or 32")
+        if self.dense_stride not in DENSE_STRIDES:
+            raise ConfigurationError("network.dense_stride must be 4 or 8")
         if self.attention not in ("none", "class", "box", "both"):
             raise ConfigurationError("network.attention must be none, class, box or both")
         if self.gate not in ("windowed", "global"):

@@ -1,7 +1,7 @@
 """Results of reading slides kept on disk, so that a long evaluation goes on where it stopped.
 
-A result is found again only by the same slide (its bytes), the same weights, reading and calibration, the same profile
-and the same code that reads: after any change the slide is read anew.
+A result is found again only by the same slide (its bytes), the same weights, engine, reading and calibration, the same
+profile and the same code that reads: after any change the slide is read anew.
 """
 
 import base64
@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from analysis.detector.detection import Detection, LesionFinding, TissueSummary
+from analysis.detector.engine import usual_engine
 from analysis.detector.weights import LoadedModel
 
 _HERE = Path(__file__).resolve().parent
@@ -70,6 +71,7 @@ class DetectionCache:
             content.update(hashlib.file_digest(file, "sha256").digest())
         how = {
             "weights": model.sha256,
+            "engine": usual_engine(model),
             "profile": profile,
             "read": dataclasses.asdict(model.config.read),
             "calibration": model.card.get("calibration"),

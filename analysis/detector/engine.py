@@ -1,8 +1,9 @@
 """Running a trained network on windows: colours in, probabilities out, boxes only when asked.
 
-Two engines, one interface. `torch` always works; `openvino` (extra `fast`) is some three times faster on a CPU and is made
+Engines with one interface. `torch` always works; `openvino` (extra `fast`) is some three times faster on a CPU and is made
 from the torch modules when a model is opened: weights stay safetensors, nothing else is kept on disk. Both give the
-same probabilities to within PARITY. A window is computed by one thread in either, so a result does not depend on how
+same probabilities to within PARITY. `openvino-int8` computes with integers of 8 bits, twice as fast again, for models that
+carry the ranges (`network/eight_bit.py`); what that does to the figures stands in the model's card. A window is computed by one thread in either, so a result does not depend on how
 many workers there are; which engine it was is part of the result.
 
 The network runs in parts. The backbone down to stride 8 and the dense branch look only some pixels far and go over a
@@ -11,7 +12,6 @@ branch, a third of the cost, sees what is left when the margin is cut off, the t
 (`box_support.py`).
 """
 
-import copy
 import ctypes
 import importlib.util
 import logging
@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,25 +27,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from analysis.detector.boxes import decode_boxes
-from analysis.detector.configuration import DENSE_STRIDE, PYRAMID_STRIDES
+from analysis.detector.configuration import PYRAMID_STRIDES
+from analysis.detector.network import eight_bit
 from analysis.detector.network.detector import Detector
 from analysis.detector.weights import LoadedModel
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("auto", "torch", "openvino")
+ENGINES = ("auto", "torch", "openvino", "openvino-int8")
 _M_MMAP_THRESHOLD = -3
 PARITY = 1e-3
 """Largest difference in probability between the engines."""
 FEATURE_STRIDE = 16
-HEAD_REACH_PX = 32
-"""How far the dense branch looks beyond a cell: P4's smoothing (16 px) and two convolutions at stride 4 (8 px)."""
+HEAD_REACH_PX = {4: 32, 8: 48}
+"""How far the dense branch, by its stride, looks beyond a cell: P4's smoothing (16 px) and two convolutions at the stride
+(8 or 16 px), to the next of P4's cells."""
 
 STRIP_PX = {"early": 192, "middle": 320, "head": 384}
 """Rows of a window that go through the first two parts of the backbone, and through the dense branch, at once."""
+STRIP_PX_INT8 = {"early": 768, "middle": 1024, "head": 1024}
+"""In 8 bits a row needs less, and fewer strips look less often at the same rows."""
+BYTES_PER_PX, BYTES_PER_PX_INT8 = 180, 80
+"""Memory for one window (benchmarks/detection_memory.py)."""
 
 Maps = Sequence[Any]
 """Backbone maps of a batch, finest first, as the engine keeps them."""
@@ -60,7 +65,7 @@ class Reading:
     """What the network says of a batch of windows."""
 
     probability: NDArray[np.float32]
-    """(B, (H - 2 margin) / 4, (W - 2 margin) / 4)"""
+    """(B, (H - 2 margin) / s, (W - 2 margin) / s), s the engine's `dense_stride`"""
     features: NDArray[np.float32]
     """P4 of the same place: (B, channels, (H - 2 margin) / 16, (W - 2 margin) / 16)"""
     maps: Maps
@@ -75,6 +80,10 @@ class Engine(Protocol):
     """How many calls are worth making at once."""
     has_towers: bool
     """Whether there is a box tower to ask."""
+    bytes_per_px: int
+    """Memory that a worker needs for a pixel of a window."""
+    dense_stride: int
+    """Pixels between the cells of the probability."""
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
         """rgb (B, H, W, 3), sides multiples of 32; `margin_px` (a multiple of 32) is cut off all sides of the answer."""
@@ -90,7 +99,8 @@ class Engine(Protocol):
 
 
 def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> Engine:
-    """`auto` is OpenVINO where it is installed and works, else torch. `workers` 0: one for each core at hand.
+    """`auto` is OpenVINO where it is installed and works, in 8 bits if the model carries ranges for it, else torch.
+    `workers` 0: one for each core at hand.
 
     The same loaded model gives the same engine again.
 
@@ -105,20 +115,30 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
     return opened[name, workers]
 
 
+def usual_engine(model: LoadedModel) -> str:
+    """The name of what `auto` tries first."""
+    if importlib.util.find_spec("openvino") is None:
+        return "torch"
+    return "openvino-int8" if model.int8 else "openvino"
+
+
 _opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int], Engine]]" = weakref.WeakKeyDictionary()
 """Making an OpenVINO engine takes a second or two: it is kept as long as its network is."""
 
 
 def _open(model: LoadedModel, name: str, workers: int) -> Engine:
     _give_large_blocks_back()
-    if name == "torch" or (name == "auto" and importlib.util.find_spec("openvino") is None):
+    wanted = usual_engine(model) if name == "auto" else name
+    if wanted == "torch":
         return TorchEngine(model.network, workers=workers)
+    if wanted == "openvino-int8" and not model.int8:
+        raise EngineUnavailable(f"{model.version} carries no 8-bit ranges; read it with another engine")
     try:
-        return OpenVinoEngine(model.network, workers=workers)
+        return OpenVinoEngine(model.network, workers=workers, int8=model.int8 if wanted == "openvino-int8" else None)
     except ImportError as error:
         raise EngineUnavailable("OpenVINO is not installed: pip install 'metadet[fast]'") from error
     except RuntimeError as error:
-        if name == "openvino":
+        if name != "auto":
             raise EngineUnavailable(f"OpenVINO does not work with this model on this machine ({error})") from error
         log.warning("OpenVINO does not work with this model on this machine, torch reads instead: %s", error)
         return TorchEngine(model.network, workers=workers)
@@ -176,7 +196,7 @@ class _Late(nn.Module):
 
 
 class _Head(nn.Module):
-    """Maps -> tumour probability (B, 1, h, w) at stride 4, and P4."""
+    """Maps that are used, finest first -> tumour probability (B, 1, h, w), and P4."""
 
     def __init__(self, network: Detector) -> None:
         super().__init__()
@@ -184,11 +204,11 @@ class _Head(nn.Module):
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = self.network.pyramid(list(maps))
-        return torch.sigmoid(self.network.dense_maps(pyramid)[0]), pyramid[2]
+        return torch.sigmoid(self.network.dense_maps(pyramid)[0]), pyramid[-3]
 
 
 class _Towers(nn.Module):
-    """Maps -> score (B, 1, h, w) and box (B, 4, h, w) of P3..P6 in turn; score = sqrt(p quality)."""
+    """Maps as the head's -> score (B, 1, h, w) and box (B, 4, h, w) of P3..P6 in turn; score = sqrt(p quality)."""
 
     def __init__(self, network: Detector) -> None:
         super().__init__()
@@ -210,36 +230,29 @@ _PARTS: dict[str, Callable[[Detector], nn.Module]] = {
 }
 
 
-def _fused(network: Detector) -> Detector:
-    """A copy with each BatchNorm that follows a convolution folded into it. The towers share theirs, so they stay."""
-    network = copy.deepcopy(network).eval().requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, nn.Sequential):
-            for i, (conv, norm) in enumerate(zip(list(module)[:-1], list(module)[1:], strict=True)):
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[i], module[i + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
-    return network
-
-
 class _Parts:
     """What both engines share: cutting the margin off and putting boxes together."""
 
     def __init__(self, network: Detector, *, workers: int) -> None:
         self.workers = workers
+        self.bytes_per_px, self.strip_px = BYTES_PER_PX, STRIP_PX
+        self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
         self.reach = dict(zip(("early", "middle"), network.backbone.reach_px, strict=True))
         # a class tower that stands in for the dense branch looks as far as towers do
         self.has_towers = network.config.heads != "mask"
-        self.head_reach = HEAD_REACH_PX if network.config.heads != "box" else sys.maxsize
+        self.head_reach = HEAD_REACH_PX[self.dense_stride] if network.config.heads != "box" else sys.maxsize
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
-        first = _by_strips(self._early, rgb, axis=1, stride=1, part="early", reach=self.reach["early"])
-        second = _by_strips(self._middle, first, axis=2, stride=4, part="middle", reach=self.reach["middle"])
-        maps = [first, second, *self._late(second)]
+        first = _by_strips(self._early, rgb, axis=1, stride=1, rows=self.strip_px["early"], reach=self.reach["early"])
+        second = _by_strips(
+            self._middle, first, axis=2, stride=4, rows=self.strip_px["middle"], reach=self.reach["middle"]
+        )
+        maps = [first, second, *self._late(second)][self.unused_maps :]
         early = max(0, margin_px - self.head_reach) // self.crop_multiple * self.crop_multiple
         probability, features = self._dense([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
         late = margin_px - early
-        inner = _cut(probability, late // DENSE_STRIDE)
+        inner = _cut(probability, late // self.dense_stride)
         return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE), maps)
 
     def boxes(self, reading: Reading, image: int = 0) -> NDArray[np.float32]:
@@ -249,16 +262,16 @@ class _Parts:
         return decode_boxes((stride, out[2 * i][0, 0], out[2 * i + 1][0]) for i, stride in enumerate(PYRAMID_STRIDES))
 
     def _dense(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Probability (B, h, w) at stride 4, and P4; strip by strip where the dense branch looks only some pixels far."""
-        height, width = (side * DENSE_STRIDE for side in maps[0].shape[2:])
-        probability = np.empty((len(maps[0]), height // DENSE_STRIDE, width // DENSE_STRIDE), np.float32)
+        """Probability (B, h, w), and P4; strip by strip where the dense branch looks only some pixels far."""
+        height, width = (side * self.dense_stride for side in maps[0].shape[2:])
+        probability = np.empty((len(maps[0]), height // self.dense_stride, width // self.dense_stride), np.float32)
         features: list[NDArray[np.float32]] = []
         reach = -(-self.head_reach // self.crop_multiple) * self.crop_multiple
-        for strip in _strips(height, rows=STRIP_PX["head"], reach=reach):
+        for strip in _strips(height, rows=self.strip_px["head"], reach=reach):
             stride = [height // m.shape[2] for m in maps]
             seen = [m[:, :, strip.seen_from // s : strip.seen_to // s] for m, s in zip(maps, stride, strict=True)]
             part, p4 = self._head(seen)
-            strip.put(part[:, 0], probability, stride=DENSE_STRIDE)
+            strip.put(part[:, 0], probability, stride=self.dense_stride)
             features.append(strip.of(p4, stride=FEATURE_STRIDE))
         return probability, np.concatenate(features, axis=2)
 
@@ -298,10 +311,10 @@ class _Strip:
         whole[..., self.top // stride : self.bottom // stride, :] = self.of(part, stride=stride)
 
 
-def _by_strips(act: Callable[[Any], Any], given: Any, *, axis: int, stride: int, part: str, reach: int) -> Any:
+def _by_strips(act: Callable[[Any], Any], given: Any, *, axis: int, stride: int, rows: int, reach: int) -> Any:
     """`act` on `given`, whose rows (along `axis`) are `stride` px high: the answer (B, channels, rows, columns) as to the whole."""
     height, whole = given.shape[axis] * stride, None
-    for strip in _strips(height, rows=STRIP_PX[part], reach=reach):
+    for strip in _strips(height, rows=rows, reach=reach):
         seen = slice(strip.seen_from // stride, strip.seen_to // stride)
         answer = act(given[:, seen] if axis == 1 else given[:, :, seen])
         out_stride = (strip.seen_to - strip.seen_from) // answer.shape[2]
@@ -328,7 +341,7 @@ class TorchEngine(_Parts):
     def __init__(self, network: Detector, *, workers: int) -> None:
         super().__init__(network, workers=workers)
         self.name = f"torch {torch.__version__}"
-        fused = _fused(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused = eight_bit.fused(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._parts = {name: make(fused) for name, make in _PARTS.items()}
         self._thread = threading.local()
 
@@ -381,20 +394,24 @@ def _openvino_that_keeps_quiet() -> Any:
 
 
 class OpenVinoEngine(_Parts):
-    """One stream with one thread per worker, 32-bit floats, any size of window."""
+    """One stream with one thread per worker, any size of window; 32-bit floats, or integers of 8 bits with `int8`."""
 
-    def __init__(self, network: Detector, *, workers: int) -> None:
+    def __init__(self, network: Detector, *, workers: int, int8: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(network, workers=workers)
+        if int8:
+            self.bytes_per_px, self.strip_px = BYTES_PER_PX_INT8, STRIP_PX_INT8
         openvino = _openvino_that_keeps_quiet()
-        self.name = f"openvino {openvino.__version__.split('-')[0]}"
+        self.name = f"openvino {openvino.__version__.split('-')[0]}{' int8' if int8 else ''}"
         self._openvino, self._core = openvino, openvino.Core()
-        self._network = _fused(network)
+        self._network = eight_bit.quantised(network, int8) if int8 else eight_bit.fused(network)
         self._example = torch.zeros(1, _EXAMPLE_PX, _EXAMPLE_PX, 3, dtype=torch.uint8)
         self._thread, self._making = threading.local(), threading.Lock()
         with torch.inference_mode():
             first = _Early(self._network)(self._example).contiguous()
             second = _Middle(self._network)(first).contiguous()
-            self._example_maps = (first, second, *(m.contiguous() for m in _Late(self._network)(second)))
+            maps = (first, second, *(m.contiguous() for m in _Late(self._network)(second)))
+            self._examples = {"early": (self._example,), "middle": maps[:1], "late": maps[1:2]}
+            self._used_maps = maps[self.unused_maps :]
         self._compiled: dict[str, Any] = {}
         for part in ("early", "middle", "late", "head"):
             self._make(part)
@@ -403,12 +420,7 @@ class OpenVinoEngine(_Parts):
         """The compiled part; the towers are made when they are first asked for."""
         with self._making:
             if part not in self._compiled:
-                given = {
-                    "early": (self._example,),
-                    "middle": self._example_maps[:1],
-                    "late": self._example_maps[1:2],
-                }
-                example = given.get(part, self._example_maps)
+                example = self._examples.get(part, self._used_maps)
                 with torch.no_grad():
                     traced = torch.jit.trace(_PARTS[part](self._network).eval(), example, check_trace=False)
                 converted = self._openvino.convert_model(traced, example_input=example)

@@ -100,10 +100,11 @@ def detect(
     overview = _find_tissue(source, grid)
     tissue_seconds = time.monotonic() - started
     maps = Maps.empty(grid)
+    engine = engine or open_engine(model)
     run = SlideReading(
         source,
         model,
-        engine or open_engine(model),
+        engine,
         maps,
         profile=profile,
         on_progress=on_progress,
@@ -111,7 +112,7 @@ def detect(
         checkpoint_dir=checkpoint_dir,
         shift_px=grid_shift_px,
         margin_px=margin_px,
-        largest_window_px=largest_window_px or grid.largest_window_px,
+        largest_window_px=largest_window_px or grid.largest_window_px(engine.bytes_per_px),
     )
     wanted = overview.tissue | overview.failed
     run.read_tissue(wanted)

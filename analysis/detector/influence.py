@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.detector.card import ModelRefused, default_model_folder
-from analysis.detector.configuration import DENSE_STRIDE
 from analysis.detector.engine import Engine, open_engine
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import MAP_MPP, SIZE_ALIGN_PX
@@ -37,8 +36,9 @@ def differences(engine: Engine, field: NDArray[np.uint8], *, cut_px: int = 128) 
     whole = engine.read(field[None]).probability[0]
     part = engine.read(np.ascontiguousarray(field[None, cut_px:, cut_px:])).probability[0]
     # the far sides are the same in both: their own edges do not differ
-    difference = np.abs(whole[cut_px // DENSE_STRIDE :, cut_px // DENSE_STRIDE :] - part)
-    steps = range(0, FURTHEST_PX // DENSE_STRIDE + 1, SIZE_ALIGN_PX // DENSE_STRIDE)
+    stride = engine.dense_stride
+    difference = np.abs(whole[cut_px // stride :, cut_px // stride :] - part)
+    steps = range(0, FURTHEST_PX // stride + 1, SIZE_ALIGN_PX // stride)
     return np.array([difference[n:, n:].max() for n in steps], np.float32)
 
 

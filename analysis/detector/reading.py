@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 
 from analysis.detector import drift
 from analysis.detector.block_store import Arrays, BlockStore
-from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
+from analysis.detector.configuration import DetectorConfig
 from analysis.detector.engine import Engine
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import Grid, Window, plan_windows
@@ -188,7 +188,9 @@ class SlideReading:
         started = time.monotonic()
         side = window.cells_per_side
         reading = self.engine.read(pixels.rgb[None], margin_px=window.margin_px)
-        p = np.rint(_core(window, _per_cell(reading.probability[0], side / DENSE_STRIDE)) * PROBABILITY_STEPS)
+        p = np.rint(
+            _core(window, _per_cell(reading.probability[0], side / self.engine.dense_stride)) * PROBABILITY_STEPS
+        )
         shape = (window.row1 - window.row0, window.col1 - window.col0)
         failed = np.zeros(shape, bool)
         if pixels.failed.any():

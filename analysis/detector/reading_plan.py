@@ -21,9 +21,10 @@ WINDOW_ALIGN_PX = 64
 SIZE_ALIGN_PX = 32
 """The coarsest stride of a backbone: the size of a window is a multiple of it."""
 LARGEST_WINDOW_PX = 1408 * 1408
-"""Margin included. A worker needs about 180 bytes a pixel (benchmarks/detection_memory.py): larger windows cost less time,
-1600 px a side some 7 % for 100 MB a worker more."""
-LARGEST_WINDOW_OF_LARGE_MAP_PX = 1088 * 1088
+"""Margin included, with an engine of floats. Larger windows cost less time and more memory."""
+WINDOW_BYTES = LARGEST_WINDOW_PX * 180
+"""What a window may need of a worker's memory: an engine says how much it needs for a pixel (`Engine.bytes_per_px`)."""
+WINDOW_BYTES_OF_LARGE_MAP = 1088 * 1088 * 180
 LARGE_MAP_CELLS = 8_000_000
 """From here on the maps themselves need some hundred megabytes, and windows are smaller. 100,000 x 80,000 px at 0.25 um/px
 have 7.8 million cells."""
@@ -44,10 +45,10 @@ class Grid:
     cell_y0: float
     """Level-0 pixels per cell."""
 
-    @property
-    def largest_window_px(self) -> int:
+    def largest_window_px(self, bytes_per_px: int) -> int:
         """What keeps a reading within about 1.5 GB with two workers."""
-        return LARGEST_WINDOW_PX if self.rows * self.cols <= LARGE_MAP_CELLS else LARGEST_WINDOW_OF_LARGE_MAP_PX
+        large = self.rows * self.cols > LARGE_MAP_CELLS
+        return (WINDOW_BYTES_OF_LARGE_MAP if large else WINDOW_BYTES) // bytes_per_px
 
     @classmethod
     def of(cls, *, width: int, height: int, mpp_x: float, mpp_y: float) -> "Grid":

@@ -29,11 +29,13 @@ from torch import Tensor, nn
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config
+from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
+from analysis.detector.training.eight_bits import try_eight_bits
 from analysis.detector.training.field_scores import judge_fields
 from analysis.detector.training.hard_negatives import FalseFind, look_for_false_finds, use, write_pool
 from analysis.detector.training.live_curve import write_curve
@@ -153,7 +155,9 @@ class Trainer:
         regions = [self.material.regions.make(self.rng) for _ in range(self.config.train.region_batch)]
         images = np.stack([r.rgb for r in regions])
         images = degrade(jitter_stain(images, strength=self.config.train.stain_jitter, rng=self.rng), rng=self.rng)
-        return region_losses(self.network(to_input(images)), build_targets(regions))
+        return region_losses(
+            self.network(to_input(images)), build_targets(regions, dense_stride=self.config.network.dense_stride)
+        )
 
     def _follow(self) -> None:
         """Move the averaged weights; young averages move faster."""
@@ -171,8 +175,10 @@ class Trainer:
         network.load_state_dict(self.average)
         return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
-    def validate(self) -> dict[str, float | None]:
-        network, held, hard = self.averaged(), self.material.validation, self.material.validation_hard_negative
+    def validate(self, network: Detector | None = None) -> dict[str, float | None]:
+        """Of the averaged weights, or of another network."""
+        network = network or self.averaged()
+        held, hard = self.material.validation, self.material.validation_hard_negative
         mpps = {"auc": self.config.read.mpp, "auc_coarse": self.config.train.coarse_mpp}
         found: dict[str, float | None] = {}
         for name, mpp in mpps.items() if len(held) else ():
@@ -199,12 +205,9 @@ class Trainer:
         return pool
 
     def keep_if_best(self, judged: dict[str, float | None]) -> None:
-        # hard negatives count where there are some: the plain AUC peaks long before they are learnt
-        patches = "auc_with_hard" if judged.get("auc_with_hard") is not None else "auc"
-        known = [judged[name] for name in (patches, "field_auc") if judged.get(name) is not None]
-        value = sum(v for v in known if v is not None) / len(known) if known else -1.0
-        if value > self.progress.best_auc or not known:  # nothing to judge by: the last weights are as good as any
-            self.progress.best_auc, self.progress.best_step = value, self.progress.step
+        value = worth(judged)
+        if value is None or value > self.progress.best_auc:  # nothing to judge by: the last weights are as good as any
+            self.progress.best_auc, self.progress.best_step = -1.0 if value is None else value, self.progress.step
             save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
 
     def save_checkpoint(self) -> None:
@@ -239,6 +242,14 @@ class Trainer:
         self.progress = Progress(**note)
         self.material = use([FalseFind(**find) for find in self.progress.false_finds], self.material_without_pool)
         return True
+
+
+def worth(judged: dict[str, float | None]) -> float | None:
+    """The one figure that weights are chosen by; None where there is nothing to judge by."""
+    # hard negatives count where there are some: the plain AUC peaks long before they are learnt
+    patches = "auc_with_hard" if judged.get("auc_with_hard") is not None else "auc"
+    known = [value for name in (patches, "field_auc") if (value := judged.get(name)) is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
@@ -463,11 +474,16 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     """Write model/ from the weights that were best on the validation part, then score the test fold once."""
     trainer.average = load_file(trainer.folder / "best.safetensors")
     network, config, material = trainer.averaged(), trainer.config, trainer.material
+    int8, card_int8 = try_eight_bits(
+        network, material, trainer.rng, value_of=lambda network: worth(trainer.validate(network))
+    )
     test = material.test
     mpp = config.read.mpp
     scores = score_patches(network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
     coarse = score_patches(network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=config.read.scan_mpp)
     hard = score_patches(network, material.test_hard_negative.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
+    rounded = eight_bit.quantised(network, int8) if int8 else None
+    scores_int8 = score_patches(rounded, test.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp) if rounded else None
     positives = scores[test.label == 1]
     at_90 = float(np.quantile(positives, 0.1)) if len(positives) else None
     card = {
@@ -478,9 +494,11 @@ def _finish(trainer: Trainer, say: Any) -> Path:
             "seconds": round(trainer.progress.seconds),
         },
         "validation": {"auc": trainer.progress.best_auc},
+        "int8": card_int8,
         "test": {
             "n": len(test),
             "auc": auc(test.label == 1, scores),
+            "auc_int8": auc(test.label == 1, scores_int8) if scores_int8 is not None else None,
             "auc_at_scan_mpp": auc(test.label == 1, coarse),
             "auc_by_stain": {
                 str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)
@@ -496,7 +514,12 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     start = Path(config.train.start_from).name
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start))
     save_model(
-        trainer.folder / "model", state=trainer.average, config=config, version=f"{config.name}-{version}", card=card
+        trainer.folder / "model",
+        state=trainer.average,
+        config=config,
+        version=f"{config.name}-{version}",
+        card=card,
+        int8=int8,
     )
     say(json.dumps(card["test"]))
     return trainer.folder / "model"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from analysis.detector.card import CARD_NAME, FORMAT, WEIGHTS_NAME, ModelRefused, file_sha256, read_card, verify_weights
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_of_card
+from analysis.detector.network import eight_bit
 from analysis.detector.network.detector import Detector
 
 __all__ = ["LoadedModel", "ModelRefused", "load_model", "read_card", "save_model"]
@@ -26,14 +27,23 @@ class LoadedModel:
     """In evaluation mode, channels last, parameters frozen."""
     config: DetectorConfig
     card: dict[str, Any]
+    int8: dict[str, Tensor] = field(default_factory=dict)
+    """What `network.eight_bit.measure` found; empty: to be read in floats alone."""
 
 
 def save_model(
-    folder: Path, *, state: dict[str, Tensor], config: DetectorConfig, version: str, card: dict[str, Any]
+    folder: Path,
+    *,
+    state: dict[str, Tensor],
+    config: DetectorConfig,
+    version: str,
+    card: dict[str, Any],
+    int8: dict[str, Tensor] | None = None,
 ) -> str:
-    """Write weights and card, each whole or not at all; returns the SHA-256 of the weights."""
+    """Write weights (with the 8-bit ranges, if any) and card, each whole or not at all; returns the weights' SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().contiguous().clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    tensors |= {eight_bit.PREFIX + name: value.contiguous() for name, value in (int8 or {}).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
     save_file(tensors, unfinished)
     unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
@@ -56,9 +66,14 @@ def load_model(folder: Path) -> LoadedModel:
     try:
         config = config_of_card(content["config"])
         network = Detector(config.network)
-        state = load_file(folder / WEIGHTS_NAME)
+        stored = load_file(folder / WEIGHTS_NAME)
+        prefix = eight_bit.PREFIX
+        int8 = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+        state = {name: value for name, value in stored.items() if not name.startswith(prefix)}
         left_out = network.load_state_dict(state, strict=False)
-    except (ConfigurationError, SafetensorError, RuntimeError, TypeError) as problem:
+        if int8:
+            eight_bit.check(network, int8)
+    except (ConfigurationError, SafetensorError, RuntimeError, TypeError, eight_bit.RangesDoNotFit) as problem:
         raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card ({problem})") from problem
     missing = [k for k in left_out.missing_keys if not k.endswith("num_batches_tracked")]
     if missing or left_out.unexpected_keys:
@@ -71,4 +86,5 @@ def load_model(folder: Path) -> LoadedModel:
         network=network,
         config=config,
         card=content["card"],
+        int8=int8,
     )

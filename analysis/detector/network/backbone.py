@@ -47,10 +47,12 @@ class SameConv(nn.Conv2d):
         total = max(kernel - stride, 0)
         self.edges = (total // 2, total - total // 2, total // 2, total - total // 2)
 
+    def pad(self, x: Tensor) -> Tensor:
+        """What `padding` does not do by itself."""
+        return functional.pad(x, self.edges) if self.stride[0] > 1 else x
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride[0] > 1:
-            x = functional.pad(x, self.edges)
-        return super().forward(x)
+        return super().forward(self.pad(x))
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

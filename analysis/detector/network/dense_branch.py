@@ -1,4 +1,4 @@
-"""Per-pixel tumour map and distance to the lesion's edge at stride 4."""
+"""Tumour map and distance to the lesion's edge, at stride 4 or 8."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,8 @@ from analysis.detector.network.pyramid import upsample_to
 
 
 class DenseBranch(nn.Module):
-    """P2, P3, P4 summed at stride 4 -> (tumour logit, distance to the edge), each (B, 1, H/4, W/4)."""
+    """Levels up to P4, finest first, summed at the finest's stride -> (tumour logit, distance to the edge), each (B, 1, h, w)
+    of the finest."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -21,6 +22,9 @@ class DenseBranch(nn.Module):
         self.head = nn.Conv2d(hidden, 2, 1)
         nn.init.constant_(self.head.bias, -1.0)  # type: ignore[arg-type]
 
-    def forward(self, p2: Tensor, p3: Tensor, p4: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.head(self.trunk(p2 + upsample_to(p3, p2) + upsample_to(p4, p2)))
+    def forward(self, finest: Tensor, *coarser: Tensor) -> tuple[Tensor, Tensor]:
+        together = finest
+        for level in coarser:
+            together = together + upsample_to(level, finest)
+        out = self.head(self.trunk(together))
         return out[:, :1], out[:, 1:]

@@ -33,9 +33,10 @@ class LevelOutput:
 
 @dataclass
 class NetworkOutput:
-    tumour_logit: Tensor  # (B, 1, H/4, W/4)
-    edge_distance: Tensor  # (B, 1, H/4, W/4), 1 = 32 input px inside the lesion
+    tumour_logit: Tensor  # (B, 1, h, w) with h, w = input / NetworkConfig.dense_stride
+    edge_distance: Tensor  # (B, 1, h, w), 1 = 32 input px inside the lesion
     levels: list[LevelOutput]  # empty where the configuration has no towers
+    dense_stride: int = 4  # of the two dense maps, in input pixels
     heads: str = "both"  # which of the two were meant to learn: NetworkConfig.heads
 
 
@@ -45,7 +46,8 @@ class Detector(nn.Module):
         self.config = config
         channels = config.pyramid_channels
         self.backbone = build_backbone(config.backbone, last_stride=config.backbone_stride)
-        self.pyramid = FeaturePyramid(self.backbone.out_channels, channels)
+        used = self.backbone.out_channels[self.unused_maps :]
+        self.pyramid = FeaturePyramid(used, channels, finest_stride=config.dense_stride)
         windows = config.gate_windows if config.gate == "windowed" else (0,) * len(PYRAMID_STRIDES)
         shape = {"depth": config.tower_depth, "windows": windows, "kernel": config.spatial_kernel}
         self.class_tower = Tower(channels, attention=config.attention in ("class", "both"), **shape)  # type: ignore[arg-type]
@@ -57,30 +59,35 @@ class Detector(nn.Module):
         self.dense = DenseBranch(channels, config.dense_channels)
         nn.init.constant_(self.class_head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))  # type: ignore[arg-type]
 
+    @property
+    def unused_maps(self) -> int:
+        """How many of the backbone's maps, finest first, nothing looks at."""
+        return 1 if self.config.dense_stride == 8 else 0
+
     def forward(self, x: Tensor) -> NetworkOutput:
         """x: (B, 3, H, W) from `to_input`, H and W multiples of 64."""
         pyramid, tumour, distance = self.trunk(x)
-        return NetworkOutput(tumour, distance, self.towers(pyramid), self.config.heads)
+        return NetworkOutput(tumour, distance, self.towers(pyramid), self.config.dense_stride, self.config.heads)
 
     def trunk(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """x as in `forward` -> pyramid P2..P6, tumour logit and edge distance (as in NetworkOutput)."""
-        pyramid: list[Tensor] = self.pyramid(self.backbone(x))
+        """x as in `forward` -> pyramid [P2, ]P3..P6, tumour logit and edge distance (as in NetworkOutput)."""
+        pyramid: list[Tensor] = self.pyramid(self.backbone(x)[self.unused_maps :])
         return pyramid, *self.dense_maps(pyramid)
 
     def dense_maps(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """P2..P6 -> tumour logit and edge distance (as in NetworkOutput)."""
+        """[P2, ]P3..P6 -> tumour logit and edge distance (as in NetworkOutput)."""
         if self.config.heads == "box":
-            tumour = upsample_to(self.class_head(self.class_tower(pyramid[1:2])[0][0]), pyramid[0])
+            tumour = upsample_to(self.class_head(self.class_tower(pyramid[-4:-3])[0][0]), pyramid[0])
             return tumour, torch.zeros_like(tumour)
-        tumour, distance = self.dense(*pyramid[:3])
+        tumour, distance = self.dense(*pyramid[:-2])
         return tumour, distance
 
     def towers(self, pyramid: list[Tensor]) -> list[LevelOutput]:
-        """P2..P6 of `trunk` -> what the class and box towers say on P3..P6; nothing with `heads = "mask"`."""
+        """[P2, ]P3..P6 of `trunk` -> what the class and box towers say on P3..P6; nothing with `heads = "mask"`."""
         if self.config.heads == "mask":
             return []
-        class_maps, class_gates = self.class_tower(pyramid[1:])
-        box_maps, box_gates = self.box_tower(pyramid[1:])
+        class_maps, class_gates = self.class_tower(pyramid[-4:])
+        box_maps, box_gates = self.box_tower(pyramid[-4:])
         levels = []
         for i, stride in enumerate(PYRAMID_STRIDES):
             box = functional.softplus(self.box_head(box_maps[i])) * self.box_scale[i].clamp_min(0.05) * stride

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from analysis.detector.configuration import DENSE_STRIDE
 from analysis.detector.network.detector import LevelOutput, NetworkOutput
 from analysis.detector.training.targets import LevelTarget, RegionTarget
 
@@ -134,7 +133,7 @@ def patch_logits(out: NetworkOutput, *, centre_px: float) -> dict[str, Tensor]:
     """The centre's logit by the dense branch and by the class tower on P3 (B,) each, of the heads that learn."""
     logits = {}
     if out.heads != "box":
-        logits["dense"] = pool_centre(out.tumour_logit[:, 0], centre_px=centre_px, stride=DENSE_STRIDE)
+        logits["dense"] = pool_centre(out.tumour_logit[:, 0], centre_px=centre_px, stride=out.dense_stride)
     if out.heads != "mask":
         finest = out.levels[0]
         logits["class"] = pool_centre(finest.class_logit[:, 0], centre_px=centre_px, stride=finest.stride)

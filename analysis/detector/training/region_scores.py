@@ -10,7 +10,7 @@ from scipy.ndimage import find_objects
 from analysis.detector.boxes import Level, decode_boxes
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
-from analysis.detector.configuration import DENSE_STRIDE, DetectorConfig
+from analysis.detector.configuration import DetectorConfig
 from analysis.detector.network.detector import Detector, NetworkOutput, to_input
 from analysis.detector.patch_file import PatchSet
 from analysis.detector.reference_data import reference_data_folder
@@ -52,8 +52,8 @@ def judge_regions(network: Detector, regions: list[Region]) -> dict[str, Any]:
             out = network(to_input(region.rgb[None]))
             p = torch.sigmoid(out.tumour_logit[0, 0]).numpy()
             boxes = decode_boxes(_levels(out))
-        half = DENSE_STRIDE // 2
-        tumour, ignore = (a[half::DENSE_STRIDE, half::DENSE_STRIDE] for a in (region.instance > 0, region.ignore))
+        stride = out.dense_stride
+        tumour, ignore = (a[stride // 2 :: stride, stride // 2 :: stride] for a in (region.instance > 0, region.ignore))
         yes = (p >= 0.5) & ~ignore
         tumour = tumour & ~ignore
         both, found, there = both + int((yes & tumour).sum()), found + int(yes.sum()), there + int(tumour.sum())

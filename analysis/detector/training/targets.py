@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
 
-from analysis.detector.configuration import DENSE_STRIDE, PYRAMID_STRIDES
+from analysis.detector.configuration import PYRAMID_STRIDES
 from analysis.detector.training.regions import Region
 
 LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0))
@@ -19,6 +19,8 @@ LEVEL_RANGES = ((0.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0))
 CENTRE_RADIUS = 1.5
 """Cells this many strides from the lesion's centre (moved into the lesion) carry its box."""
 DISTANCE_SCALE_PX = 32.0
+WEIGHT_ONE_PX2 = 640.0
+"""A lesion of this area, about 30 px across, weighs 1 a cell."""
 
 
 @dataclass
@@ -32,9 +34,9 @@ class LevelTarget:
 
 @dataclass
 class RegionTarget:
-    mask: Tensor  # (B, H/4, W/4) 0..1
-    mask_weight: Tensor  # (B, H/4, W/4) 0 = no loss; large lesions weigh less per pixel
-    distance: Tensor  # (B, H/4, W/4)
+    mask: Tensor  # (B, H/s, W/s) 0..1, s the stride of the dense branch
+    mask_weight: Tensor  # (B, H/s, W/s) 0 = no loss; large lesions weigh less per pixel
+    distance: Tensor  # (B, H/s, W/s)
     levels: list[LevelTarget]
 
 
@@ -42,8 +44,8 @@ def cell_centres(n: int, stride: int) -> NDArray[np.float32]:
     return (np.arange(n, dtype=np.float32) + 0.5) * stride
 
 
-def build_targets(regions: list[Region]) -> RegionTarget:
-    masks, weights, distances = zip(*(_dense(region) for region in regions), strict=True)
+def build_targets(regions: list[Region], *, dense_stride: int) -> RegionTarget:
+    masks, weights, distances = zip(*(_dense(region, dense_stride) for region in regions), strict=True)
     levels = []
     for stride, owned in zip(PYRAMID_STRIDES, LEVEL_RANGES, strict=True):
         parts = [_level(region, stride, owned) for region in regions]
@@ -64,18 +66,19 @@ def _block_mean(array: NDArray[np.generic], stride: int) -> NDArray[np.float32]:
     return mean
 
 
-def _dense(region: Region) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def _dense(region: Region, stride: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     lesion = region.instance > 0
-    mask = _block_mean(lesion, DENSE_STRIDE)
+    mask = _block_mean(lesion, stride)
     weight = np.ones_like(mask)
-    small = region.instance[DENSE_STRIDE // 2 :: DENSE_STRIDE, DENSE_STRIDE // 2 :: DENSE_STRIDE]
+    small = region.instance[stride // 2 :: stride, stride // 2 :: stride]
     for number in np.unique(small[small > 0]):
         cells = small == number
-        # area^-0.5, so that a 0.3 mm focus counts against a large one; 1 at 40 cells (about 100 um across)
-        weight[cells] = float(np.clip((40.0 / cells.sum()) ** 0.5, 0.3, 3.0))
-    weight[_block_mean(region.ignore, DENSE_STRIDE) > 0.5] = 0.0
+        # area^-0.5, so that a 0.3 mm focus counts against a large one
+        area = cells.sum() * stride**2
+        weight[cells] = float(np.clip((WEIGHT_ONE_PX2 / area) ** 0.5, 0.3, 3.0))
+    weight[_block_mean(region.ignore, stride) > 0.5] = 0.0
     inside = distance_transform_edt(lesion) if lesion.any() else np.zeros(lesion.shape)
-    distance = np.clip(_block_mean(inside, DENSE_STRIDE) / DISTANCE_SCALE_PX, 0, 1)
+    distance = np.clip(_block_mean(inside, stride) / DISTANCE_SCALE_PX, 0, 1)
     return mask, weight, distance.astype(np.float32)
 
 

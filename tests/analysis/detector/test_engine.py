@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from analysis.detector.configuration import BACKBONES, NetworkConfig
-from analysis.detector.engine import PARITY, STRIP_PX, EngineUnavailable, OpenVinoEngine, TorchEngine, open_engine
+from analysis.detector.engine import PARITY, EngineUnavailable, OpenVinoEngine, TorchEngine, open_engine
 from analysis.detector.influence import differences, margin_for
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.weights import LoadedModel
@@ -61,17 +61,20 @@ def test_influence_falls_to_nothing_far_from_a_cut(small_model: LoadedModel) -> 
     assert 32 <= margin_for(worst, 1e-3) <= 320
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_strips_give_what_the_whole_window_gives(backbone: str) -> None:
+@pytest.mark.parametrize(("backbone", "stride"), [*((name, 4) for name in BACKBONES), ("efficientnet-lite0", 8)])
+def test_strips_give_what_the_whole_window_gives(backbone: str, stride: int) -> None:
     torch.manual_seed(1)
-    network = Detector(NetworkConfig(backbone=backbone, pyramid_channels=16, tower_depth=1, dense_channels=16)).eval()
-    side = 2 * STRIP_PX["middle"] + 192
+    config = NetworkConfig(
+        backbone=backbone, pyramid_channels=16, tower_depth=1, dense_channels=16, dense_stride=stride
+    )
+    network = Detector(config).eval()
+    side = 832
     rgb = tissue_like(side, 128, seed=6)[None]
     with torch.inference_mode():
         whole = network(to_input(rgb))
-        maps = network.backbone(to_input(rgb))
+        maps = network.backbone(to_input(rgb))[network.unused_maps :]
     reading = TorchEngine(network, workers=1).read(rgb)
     for mine, expected in zip(reading.maps, maps, strict=True):
         assert np.abs(mine - expected.numpy()).max() <= 1e-4 * expected.abs().max()
-    assert reading.probability.shape == (1, side // 4, 32)
+    assert reading.probability.shape == (1, side // stride, 128 // stride)
     assert np.abs(reading.probability - torch.sigmoid(whole.tumour_logit)[:, 0].numpy()).max() <= 1e-4

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -22,10 +24,12 @@ def region(*boxes: tuple[int, int, int, int]) -> Region:
 @pytest.mark.parametrize(
     "regions", [[region()], [region(), region((40, 40, 80, 90))]], ids=["no lesion at all", "one of two"]
 )
-def test_losses_are_finite_and_have_gradients(regions: list[Region]) -> None:
+@pytest.mark.parametrize("dense_stride", [4, 8])
+def test_losses_are_finite_and_have_gradients(regions: list[Region], dense_stride: int) -> None:
     torch.manual_seed(1)
-    network = Detector(SMALL)
-    parts = region_losses(network(to_input(np.stack([r.rgb for r in regions]))), build_targets(regions))
+    network = Detector(dataclasses.replace(SMALL, dense_stride=dense_stride))
+    target = build_targets(regions, dense_stride=dense_stride)
+    parts = region_losses(network(to_input(np.stack([r.rgb for r in regions]))), target)
     assert set(parts) == set(WEIGHTS)
     assert all(torch.isfinite(value) for value in parts.values())
     total(parts).backward()
@@ -36,7 +40,7 @@ def test_losses_are_finite_and_have_gradients(regions: list[Region]) -> None:
 
 def test_a_lesion_is_carried_by_the_level_of_its_size_and_the_box_comes_back() -> None:
     left, top, right, bottom = 30, 20, 70, 76
-    target = build_targets([region((left, top, right, bottom))])
+    target = build_targets([region((left, top, right, bottom))], dense_stride=4)
     small = target.levels[0]
     cells = small.box_cell[0].nonzero().tolist()
     assert cells
@@ -48,7 +52,7 @@ def test_a_lesion_is_carried_by_the_level_of_its_size_and_the_box_comes_back() -
 
 
 def test_a_side_cut_by_the_edge_carries_no_box_loss() -> None:
-    target = build_targets([region((0, 30, 50, 90))])
+    target = build_targets([region((0, 30, 50, 90))], dense_stride=4)
     level = target.levels[0]
     assert level.box_cell.any()
     assert level.cut[0, 0][level.box_cell[0]].all()
@@ -56,7 +60,7 @@ def test_a_side_cut_by_the_edge_carries_no_box_loss() -> None:
 
 
 def test_tumour_whose_box_belongs_to_another_level_is_no_normal_tissue() -> None:
-    target = build_targets([region((0, 0, SIDE, SIDE))])
+    target = build_targets([region((0, 0, SIDE, SIDE))], dense_stride=4)
     first = target.levels[0]
     assert not first.box_cell.any()
     assert (first.class_target[0] == 1).sum() > 100

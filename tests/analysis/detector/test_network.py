@@ -129,11 +129,12 @@ def test_a_network_of_the_mask_alone_has_no_boxes() -> None:
     ("config", "million", "kmac"),
     [
         (NetworkConfig(), 1.06, 12.0),
+        (NetworkConfig(dense_stride=8), 1.06, 9.62),
         (NetworkConfig(backbone_stride=32), 3.34, 14.4),
         (load_config(REPOSITORY / "analysis/detector/configs/resnet18.toml").network, 12.6, 59.6),
         (load_config(REPOSITORY / "analysis/detector/configs/resnet34.toml").network, 22.7, 96.5),
     ],
-    ids=["lite, stride 16", "lite, stride 32", "resnet18", "resnet34"],
+    ids=["lite, stride 16", "lite, dense map at stride 8", "lite, stride 32", "resnet18", "resnet34"],
 )
 def test_a_configuration_costs_what_is_declared(config: NetworkConfig, million: float, kmac: float) -> None:
     """docs/reference/model-card.md gives these figures."""

@@ -78,5 +78,6 @@ def test_the_grid_covers_the_slide_also_with_unequal_scales(mpp_x: float, mpp_y:
 
 def test_windows_are_smaller_where_the_maps_are_large() -> None:
     usual, large = (Grid.of(width=w, height=100_000, mpp_x=0.25, mpp_y=0.25) for w in (80_000, 200_000))
-    assert usual.largest_window_px > large.largest_window_px
-    assert math.sqrt(large.largest_window_px) > 2 * 384 + WINDOW_ALIGN_PX  # the widest usual margin leaves a core
+    assert usual.largest_window_px(180) > large.largest_window_px(180)
+    assert large.largest_window_px(80) > large.largest_window_px(180)
+    assert math.sqrt(large.largest_window_px(180)) > 2 * 384 + WINDOW_ALIGN_PX  # the widest usual margin leaves a core

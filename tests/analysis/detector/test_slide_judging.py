@@ -1,9 +1,12 @@
 """Slides with drawn lesions and drawn finds, whose judgement can be said beforehand. One level-0 pixel is 1 um."""
 
+import dataclasses
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from shapely.geometry import Polygon, box
 
 from analysis.detector.annotations import write_asap
@@ -220,3 +223,13 @@ def test_what_was_found_on_a_slide_is_kept_for_that_slide_and_reading(tmp_path: 
     cache.store(slide, small_model, kept, profile="standard")
     slide.write_bytes(b"another slide")
     assert cache.load(slide, small_model, profile="standard") is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs pip install 'metadet[fast]'")
+def test_what_floats_found_does_not_stand_for_8_bits(tmp_path: Path, small_model: LoadedModel) -> None:
+    slide, cache = tmp_path / "a.tif", DetectionCache(tmp_path / "found")
+    slide.write_bytes(b"some slide")
+    cache.store(slide, small_model, detection([]), profile="standard")
+    in_8_bits = dataclasses.replace(small_model, int8={"some.range": torch.zeros(2)})
+    assert cache.load(slide, small_model, profile="standard") is not None
+    assert cache.load(slide, in_8_bits, profile="standard") is None
