@@ -90,7 +90,7 @@ def _per_level0(source: PixelSource, axis: int, mpp: float) -> float:
 def _score(
     source: PixelSource, engine: Engine, lesion: LesionFinding, field: Wanted, rgb: NDArray[np.uint8]
 ) -> float | None:
-    boxes = engine.boxes(engine.read(rgb[None]))
+    boxes = engine.boxes(rgb)
     x0, y0, _, _, mpp = field
     x = x0 + (boxes[:, 0] + boxes[:, 2]) / 2 / _per_level0(source, 0, mpp)
     y = y0 + (boxes[:, 1] + boxes[:, 3]) / 2 / _per_level0(source, 1, mpp)

@@ -68,7 +68,6 @@ class Reading:
     """(B, (H - 2 margin) / s, (W - 2 margin) / s), s the engine's `dense_stride`"""
     features: NDArray[np.float32]
     """P4 of the same place: (B, channels, (H - 2 margin) / 16, (W - 2 margin) / 16)"""
-    maps: Maps
 
 
 class Engine(Protocol):
@@ -89,8 +88,8 @@ class Engine(Protocol):
         """rgb (B, H, W, 3), sides multiples of 32; `margin_px` (a multiple of 32) is cut off all sides of the answer."""
         ...
 
-    def boxes(self, reading: Reading, image: int = 0) -> NDArray[np.float32]:
-        """Boxes of one window of the batch, margin included: (n, 5) left, top, right, bottom in its px, score."""
+    def boxes(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """rgb (H, W, 3), sides multiples of 64 -> (n, 5) left, top, right, bottom in its px, score."""
         ...
 
     def rest(self) -> None:
@@ -243,22 +242,26 @@ class _Parts:
         self.has_towers = network.config.heads != "mask"
         self.head_reach = HEAD_REACH_PX[self.dense_stride] if network.config.heads != "box" else sys.maxsize
 
-    def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
+    def maps(self, rgb: NDArray[np.uint8]) -> Maps:
+        """Those maps of the backbone that are used, finest first."""
         first = _by_strips(self._early, rgb, axis=1, stride=1, rows=self.strip_px["early"], reach=self.reach["early"])
         second = _by_strips(
             self._middle, first, axis=2, stride=4, rows=self.strip_px["middle"], reach=self.reach["middle"]
         )
-        maps = [first, second, *self._late(second)][self.unused_maps :]
+        return [first, second, *self._late(second)][self.unused_maps :]
+
+    def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
+        maps = self.maps(rgb)
         early = max(0, margin_px - self.head_reach) // self.crop_multiple * self.crop_multiple
         probability, features = self._dense([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
         late = margin_px - early
         inner = _cut(probability, late // self.dense_stride)
-        return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE), maps)
+        return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE))
 
-    def boxes(self, reading: Reading, image: int = 0) -> NDArray[np.float32]:
+    def boxes(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         if not self.has_towers:
             return np.zeros((0, 5), np.float32)
-        out = self._towers([m[image : image + 1] for m in reading.maps])
+        out = self._towers(self.maps(rgb[None]))
         return decode_boxes((stride, out[2 * i][0, 0], out[2 * i + 1][0]) for i, stride in enumerate(PYRAMID_STRIDES))
 
     def _dense(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

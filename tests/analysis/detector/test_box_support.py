@@ -45,7 +45,7 @@ def test_only_boxes_whose_centre_lies_in_the_candidate_count(
     noise_slide: ArraySource, small_model: LoadedModel, lesion: LesionFinding
 ) -> None:
     wide = square(lesion, 192, 192, 256)  # its field, 96 px around it, is 64..576 on the grid of 64
-    boxes = open_engine(small_model).boxes(open_engine(small_model).read(noise_slide.rgb[None, 64:576, 64:576]))
+    boxes = open_engine(small_model).boxes(noise_slide.rgb[64:576, 64:576])
     x, y = 64 + (boxes[:, 0] + boxes[:, 2]) / 2, 64 + (boxes[:, 1] + boxes[:, 3]) / 2
     inside = shapely.contains_xy(shapely.box(192, 192, 448, 448), x, y)
     assert inside.any()
