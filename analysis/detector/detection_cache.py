@@ -30,6 +30,7 @@ _NOT_READING = {
     "evaluate.py",
     "model_card.py",
     "patch_file.py",
+    "quantise.py",
     "reference_data.py",
     "slide_evaluation.py",
     "slide_figures.py",

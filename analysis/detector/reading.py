@@ -33,9 +33,10 @@ SUSPICION_RIM_CELLS = 4
 """`fast` reads this far around what the scan finds suspicious."""
 PROBABILITY_STEPS = 65535
 """The map is kept in 16 bits until lesions are measured; the published heatmap has 8."""
-USUAL_MARGIN_PX = {16: (160, 128), 32: (384, 256)}
+USUAL_MARGIN_PX = {16: (192, 128), 32: (384, 256)}
 """By the backbone's stride: how far from a cut window the dense map still differs by 1e-3, and by 0.02 (for the scan),
-as `python -m analysis.detector.influence` measures."""
+as `python -m analysis.detector.influence` measures. In floats 160 px are enough at stride 16; in 8 bits what is left of
+the cut there is now and then rounded up to a step, and at 192 px nothing of it is left."""
 _KEPT = ("p", "failed", "sharpness", "features")
 """What is kept of a window."""
 

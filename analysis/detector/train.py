@@ -36,7 +36,6 @@ from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
 from analysis.detector.training.eight_bits import try_eight_bits
-from analysis.detector.training.field_scores import judge_fields
 from analysis.detector.training.hard_negatives import FalseFind, look_for_false_finds, use, write_pool
 from analysis.detector.training.live_curve import write_curve
 from analysis.detector.training.losses import patch_loss, region_losses, total
@@ -45,6 +44,7 @@ from analysis.detector.training.patch_scores import CENTRE_SHARE, score_patches
 from analysis.detector.training.slide_folders import SlideFolderError
 from analysis.detector.training.slide_material import add_slides
 from analysis.detector.training.targets import build_targets
+from analysis.detector.training.validation import validation_figures, worth
 from analysis.detector.weights import load_model, save_model
 from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
@@ -177,20 +177,7 @@ class Trainer:
 
     def validate(self, network: Detector | None = None) -> dict[str, float | None]:
         """Of the averaged weights, or of another network."""
-        network = network or self.averaged()
-        held, hard = self.material.validation, self.material.validation_hard_negative
-        mpps = {"auc": self.config.read.mpp, "auc_coarse": self.config.train.coarse_mpp}
-        found: dict[str, float | None] = {}
-        for name, mpp in mpps.items() if len(held) else ():
-            scores = score_patches(network, held.rgb, patch_mpp=self.config.data.patch_mpp, mpp=mpp)
-            found[name] = auc(held.label == 1, scores)
-            if name == "auc" and len(hard):
-                hard_scores = score_patches(network, hard.rgb, patch_mpp=self.config.data.patch_mpp, mpp=mpp)
-                truth = np.concatenate([held.label == 1, np.zeros(len(hard), bool)])
-                found["auc_with_hard"] = auc(truth, np.concatenate([scores, hard_scores]))
-        if self.material.slide_validation:
-            found |= judge_fields(network, self.material.slide_validation)
-        return found
+        return validation_figures(network or self.averaged(), self.material, self.config)
 
     def look_for_false_finds(self) -> list[FalseFind]:
         """One round: the pool is replaced by that of the averaged weights of now."""
@@ -242,14 +229,6 @@ class Trainer:
         self.progress = Progress(**note)
         self.material = use([FalseFind(**find) for find in self.progress.false_finds], self.material_without_pool)
         return True
-
-
-def worth(judged: dict[str, float | None]) -> float | None:
-    """The one figure that weights are chosen by; None where there is nothing to judge by."""
-    # hard negatives count where there are some: the plain AUC peaks long before they are learnt
-    patches = "auc_with_hard" if judged.get("auc_with_hard") is not None else "auc"
-    known = [value for name in (patches, "field_auc") if (value := judged.get(name)) is not None]
-    return sum(known) / len(known) if known else None
 
 
 def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The commands as a laboratory runs them, on a cut of the demo slide with the shipped model."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,15 +11,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import torch
 from PIL import Image
 from shapely import affinity
 from shapely.geometry import Polygon
 
-from analysis.detector import compose, evaluate, infer, train
+from analysis.detector import compose, evaluate, infer, quantise, train
 from analysis.detector.annotations import read_asap, write_asap
 from analysis.detector.composing.slide_file import write_pyramid
+from analysis.detector.configuration import config_from_dict
+from analysis.detector.network.detector import Detector
 from analysis.detector.reference_data import ENVIRONMENT_NAME
-from tests.analysis.detector.conftest import REPOSITORY
+from analysis.detector.weights import load_model, save_model
+from tests.analysis.detector.conftest import REPOSITORY, SMALL
 from tests.analysis.detector.test_patch_file import write_patches
 
 DEMO = REPOSITORY / "demo"
@@ -131,7 +136,7 @@ def test_the_model_card_page_is_the_one_the_command_writes(tmp_path: Path) -> No
     assert (tmp_path / "card.md").read_text() == (REPOSITORY / "docs/reference/model-card.md").read_text()
 
 
-@pytest.mark.parametrize("command", [infer.main, train.main, compose.main, evaluate.main])
+@pytest.mark.parametrize("command", [infer.main, train.main, compose.main, evaluate.main, quantise.main])
 def test_each_command_explains_itself(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command(["--help"])
@@ -175,3 +180,36 @@ def test_a_tiny_run_trains_resumes_and_leaves_a_model(tmp_path: Path) -> None:
     first = (tmp_path / "run" / "model" / "weights.safetensors").read_bytes()
     assert train.main([str(config), "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model" / "weights.safetensors").read_bytes() == first
+    made = load_model(tmp_path / "run" / "model")  # its few validation patches are of one class: nothing to judge by
+    assert made.card["int8"]["validation"] == {"float": None, "int8": None}
+    assert (made.card["int8"]["used"], made.card["test"]["auc_int8"], made.int8) == (False, None, {})
+
+
+def test_a_version_trained_before_gets_its_ranges(
+    tmp_path: Path, small_network: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_patches(tmp_path / "p.npz", n=60)
+    data = {"folder": str(tmp_path), "patches": ["p.npz"], "hard_negatives": [], "validation_percent": 50}
+    config = config_from_dict({"data": data, "train": {"regions_every": 0}, "network": dataclasses.asdict(SMALL)})
+    old = {"evaluation": {"slides_standard": {}}, "test": {"auc": 0.5}}
+    save_model(tmp_path / "old", state=small_network.state_dict(), config=config, version="old", card=old)
+    assert quantise.main([str(tmp_path / "old"), "--out", str(tmp_path / "new"), "--version", "new"]) == 0
+    made, before = (load_model(tmp_path / name) for name in ("new", "old"))
+    assert json.loads(capsys.readouterr().out)["sha256"] == made.sha256
+    assert made.int8
+    assert all(
+        torch.equal(value, made.network.state_dict()[name]) for name, value in before.network.state_dict().items()
+    )
+    assert "evaluation" not in made.card  # it was measured in floats
+    assert made.card["test"]["auc"] == 0.5
+    assert 0 <= made.card["test"]["auc_int8"] <= 1
+
+
+def test_a_version_without_its_material_gets_no_ranges(
+    tmp_path: Path, small_network: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_from_dict({"data": {"folder": str(tmp_path / "gone")}, "network": dataclasses.asdict(SMALL)})
+    save_model(tmp_path / "old", state=small_network.state_dict(), config=config, version="old", card={})
+    assert quantise.main([str(tmp_path / "old"), "--out", str(tmp_path / "new"), "--version", "new"]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "new").exists()
