@@ -21,7 +21,8 @@ from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import WINDOW_ALIGN_PX
 from analysis.detector.side_by_side import side_by_side
 
-MOST_CANDIDATES = 50
+MOST_CANDIDATES = 16
+"""As many as are looked at again: a box says something of what may come before a reader."""
 MARGIN_PX = 96
 """Tissue around the candidate that its field shows at least."""
 LARGEST_SIDE_PX = 1152

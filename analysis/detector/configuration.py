@@ -17,6 +17,8 @@ BACKBONES = ("efficientnet-lite0", "resnet18", "resnet34")
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability",)}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
+BEFORE = {"read": {"second_look": False}}
+"""What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
 
 
@@ -177,8 +179,8 @@ class ReadConfig:
     around a window is read and thrown away. 0: what is usual for the backbone and its stride."""
     scan_margin_px: int = 0
     """The same at `scan_mpp`, where a coarser agreement is enough."""
-    second_look: bool = False
-    """Read the candidates again at 0.5 um/px where the slide has it."""
+    second_look: bool = True
+    """Look again at the strongest candidates, eight ways up, at 0.5 um/px where the slide has it."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,8 @@ def config_of_card(raw: dict[str, Any]) -> DetectorConfig:
         name: {k: v for k, v in part.items() if k not in RETIRED.get(name, ())} if isinstance(part, dict) else part
         for name, part in raw.items()
     }
+    for name, values in BEFORE.items():
+        kept[name] = {**values, **kept.get(name, {})} if isinstance(kept.get(name, {}), dict) else kept[name]
     return config_from_dict(kept)
 
 

@@ -47,7 +47,9 @@ def small_network() -> Detector:
 def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """Saved and loaded as every model is; its thresholds are so low that it finds something in noise."""
     folder = tmp_path_factory.mktemp("model")
-    config = DetectorConfig(network=SMALL, read=ReadConfig(seed_probability=0.3, grow_probability=0.25))
+    config = DetectorConfig(
+        network=SMALL, read=ReadConfig(seed_probability=0.3, grow_probability=0.25, second_look=False)
+    )
     save_model(folder, state=small_network.state_dict(), config=config, version="small-1", card={"name": "small"})
     return load_model(folder)
 

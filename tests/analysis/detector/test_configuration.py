@@ -68,3 +68,11 @@ def test_a_model_version_with_a_retired_key_is_still_good() -> None:
         config_from_dict({"read": {"box_probability": 0.1}})
     with pytest.raises(ConfigurationError, match=r"unknown key read\.box_chance"):
         config_of_card({"read": {"box_chance": 0.1}})
+
+
+def test_a_card_from_before_the_second_look_is_read_as_it_was() -> None:
+    raw = config_from_dict({}).to_json()
+    assert config_of_card(raw).read.second_look is True
+    del raw["read"]["second_look"]
+    assert config_of_card(raw).read.second_look is False
+    assert config_of_card({}).read.second_look is False
