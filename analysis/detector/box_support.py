@@ -21,8 +21,7 @@ from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import WINDOW_ALIGN_PX
 from analysis.detector.side_by_side import side_by_side
 
-MOST_CANDIDATES = 16
-"""As many as are looked at again: a box says something of what may come before a reader."""
+MOST_CANDIDATES = 50
 MARGIN_PX = 96
 """Tissue around the candidate that its field shows at least."""
 LARGEST_SIDE_PX = 1152
@@ -35,17 +34,19 @@ def with_boxes(
     lesions: tuple[LesionFinding, ...],
     *,
     mpp: float,
+    least_score: float,
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
 ) -> tuple[LesionFinding, ...]:
-    """The same lesions in the same order, the first MOST_CANDIDATES with a `box_score` (None where no box supports them).
+    """The same lesions in the same order, the first MOST_CANDIDATES of `least_score` with a `box_score` (None where no box
+    supports them).
 
     `lesions` are sorted, strongest first. `mpp` is what the network reads; `before_each` may raise to stop.
     """
     if not engine.has_towers:
         return lesions
     looked: list[LesionFinding] = []
-    candidates = lesions[:MOST_CANDIDATES]
+    candidates = [lesion for lesion in lesions if lesion.score >= least_score][:MOST_CANDIDATES]
     fields = [_field(source, lesion, mpp) for lesion in candidates]
     source.prefetch(fields)
 

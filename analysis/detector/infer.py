@@ -128,7 +128,13 @@ def detect(
     seconds["lesions"] = time.monotonic() - measured
     looked = time.monotonic()
     lesions = box_support.with_boxes(
-        source, run.engine, lesions, mpp=read.mpp, on_progress=on_progress, before_each=run.stop_if_cancelled
+        source,
+        run.engine,
+        lesions,
+        mpp=read.mpp,
+        least_score=read.candidate_score,
+        on_progress=on_progress,
+        before_each=run.stop_if_cancelled,
     )
     seconds["boxes"] = time.monotonic() - looked
     if read.second_look:
@@ -138,6 +144,7 @@ def detect(
             run.engine,
             lesions,
             mpp=read.mpp,
+            least_score=read.candidate_score,
             on_progress=on_progress,
             before_each=run.stop_if_cancelled,
         )

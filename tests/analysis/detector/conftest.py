@@ -48,7 +48,8 @@ def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactor
     """Saved and loaded as every model is; its thresholds are so low that it finds something in noise."""
     folder = tmp_path_factory.mktemp("model")
     config = DetectorConfig(
-        network=SMALL, read=ReadConfig(seed_probability=0.3, grow_probability=0.25, second_look=False)
+        network=SMALL,
+        read=ReadConfig(seed_probability=0.3, grow_probability=0.25, candidate_score=0.0, second_look=False),
     )
     save_model(folder, state=small_network.state_dict(), config=config, version="small-1", card={"name": "small"})
     return load_model(folder)

@@ -27,7 +27,13 @@ def lesion(noise_slide: ArraySource, small_model: LoadedModel) -> LesionFinding:
 
 def looking(model: LoadedModel, source: ArraySource, *lesions: LesionFinding) -> list[float | None]:
     found = with_boxes(
-        source, open_engine(model), lesions, mpp=1.0, on_progress=lambda *_: None, before_each=lambda: None
+        source,
+        open_engine(model),
+        lesions,
+        mpp=1.0,
+        least_score=0.0,
+        on_progress=lambda *_: None,
+        before_each=lambda: None,
     )
     return [one.box_score for one in found]
 
@@ -87,10 +93,27 @@ def test_the_weakest_of_very_many_are_left_as_they_are_and_stopping_stops(
         if calls > MOST_CANDIDATES + 1:
             raise DetectionCancelled("enough")
 
-    look = partial(with_boxes, noise_slide, engine, mpp=1.0, on_progress=lambda *_: None, before_each=count)
+    look = partial(
+        with_boxes, noise_slide, engine, mpp=1.0, least_score=0.0, on_progress=lambda *_: None, before_each=count
+    )
     found = look(many)
     assert calls == MOST_CANDIDATES
     assert len(found) == len(many)
     assert [one.box_score for one in found[MOST_CANDIDATES:]] == [None, None]
     with pytest.raises(DetectionCancelled):
         look(many)
+
+
+def test_no_box_is_looked_for_below_the_least_score(
+    noise_slide: ArraySource, small_model: LoadedModel, lesion: LesionFinding
+) -> None:
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    pair = tuple(dataclasses.replace(square(lesion, 192, 192, 64), score=score) for score in (0.7, 0.69))
+    engine = open_engine(small_model)
+    with_boxes(noise_slide, engine, pair, mpp=1.0, least_score=0.7, on_progress=lambda *_: None, before_each=count)
+    assert calls == 1

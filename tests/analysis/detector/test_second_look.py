@@ -1,6 +1,7 @@
 """The second look is the same for every orientation of the slide, deterministic, and counted."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -93,12 +94,19 @@ def test_no_more_than_the_most_candidates_are_read_and_stopping_stops(
         if calls > 2:
             raise DetectionCancelled("enough")
 
+    look = partial(
+        look_again,
+        noise_slide,
+        open_engine(small_model),
+        mpp=1.0,
+        least_score=0.05,
+        on_progress=lambda *_: None,
+        before_each=count,
+    )
     with pytest.raises(DetectionCancelled):
-        look_again(noise_slide, open_engine(small_model), many, mpp=1.0, on_progress=lambda *_: None, before_each=count)
+        look(many)
     assert calls == 3
     weak = tuple(dataclasses.replace(one, score=0.01) for one in many)
-    kept = look_again(
-        noise_slide, open_engine(small_model), weak, mpp=1.0, on_progress=lambda *_: None, before_each=count
-    )
+    kept = look(weak)
     assert all(one.second_look is None for one in kept)
     assert calls == 3
