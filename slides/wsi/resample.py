@@ -11,6 +11,8 @@ from slides.wsi.pixels import LevelSource, Pixels
 
 _PIECE_PIXELS = 1 << 24
 _LARGEST_SECOND_READ = 1 << 26  # level-0 pixels
+_HALF = 0.5 + 1e-6
+"""Rounds a half up, and what is a half but for the last digits of its sum, too: 1 / 0.97 and the like give many of them."""
 _BLOCK = 32  # outputs at a time: the band of weights is narrow, so small dense products waste little
 
 
@@ -93,23 +95,23 @@ class _Axis:
         self.identity = ratio == 1 and start == self.first
         self.whole = int(ratio) if ratio == int(ratio) and start == self.first else 0
 
-    def taps(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    def taps(self) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """Index of the first stored pixel of each output pixel, and weights (out, taps) that sum to one."""
         edges = self.start - self.first + self.ratio * np.arange(self.out + 1)
         low, high = edges[:-1], edges[1:]
         if self.ratio < 1:  # finer than stored: bilinear between pixel centres
             centre = np.clip((low + high) / 2 - 0.5, 0, self.count - 1)
             index = np.minimum(np.floor(centre).astype(np.intp), max(0, self.count - 2))
-            part = (centre - index).astype(np.float32)
+            part = centre - index
             return index, np.stack([1 - part, part], axis=1)
         index = np.floor(low + 1e-9).astype(np.intp)
         taps = int(np.max(np.ceil(high - 1e-9) - index))
         cells = index[:, None] + np.arange(taps)
         cover = np.minimum(high[:, None], cells + 1) - np.maximum(low[:, None], cells)
         cover = np.clip(cover, 0, None)
-        return index, (cover / cover.sum(axis=1, keepdims=True)).astype(np.float32)
+        return index, cover / cover.sum(axis=1, keepdims=True)
 
-    def blocks(self) -> Iterator[tuple[slice, slice, npt.NDArray[np.float32]]]:
+    def blocks(self) -> Iterator[tuple[slice, slice, npt.NDArray[np.float64]]]:
         """(outputs, stored places, weights) of a few outputs at a time."""
         index, weights = self.taps()
         for start in range(0, self.out, _BLOCK):
@@ -118,12 +120,12 @@ class _Axis:
 
 
 def _dense(
-    index: npt.NDArray[np.intp], weights: npt.NDArray[np.float32], count: int
-) -> tuple[slice, npt.NDArray[np.float32]]:
+    index: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], count: int
+) -> tuple[slice, npt.NDArray[np.float64]]:
     """The stored places a block of outputs needs, and its weights as a (outputs, places) matrix."""
     places = np.minimum(index[:, None] + np.arange(weights.shape[1]), count - 1)
     first, last = int(places.min()), int(places.max()) + 1
-    dense = np.zeros((index.size, last - first), np.float32)
+    dense = np.zeros((index.size, last - first))
     np.add.at(dense, (np.arange(index.size)[:, None], places - first), weights)
     return slice(first, last), dense
 
@@ -133,18 +135,20 @@ def _resampled(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.ND
         return _block_mean(rgb, across.whole, down.whole)
     result = np.empty((down.out, across.out, 3), np.uint8)
     for colour in range(3):
-        plane = _weighted(rgb[..., colour].astype(np.float32), across, down)
-        plane += 0.5
+        plane = _weighted(rgb[..., colour].astype(np.float64), across, down)
+        plane += _HALF
         result[..., colour] = plane
     return result
 
 
-def _weighted(plane: npt.NDArray[np.float32], across: _Axis, down: _Axis) -> npt.NDArray[np.float32]:
+# in 64 bits: in 32 a sum depends on how its terms were grouped, which moves with the window, and one pixel in 200,000 then
+# falls on the other side of a half
+def _weighted(plane: npt.NDArray[np.float64], across: _Axis, down: _Axis) -> npt.NDArray[np.float64]:
     """(stored rows, stored columns) to (out rows, out columns): banded weights, applied as small dense products."""
-    lines = np.empty((down.out, plane.shape[1]), np.float32)
+    lines = np.empty((down.out, plane.shape[1]))
     for out, stored, weights in down.blocks():
         np.matmul(weights, plane[stored], out=lines[out])
-    result = np.empty((down.out, across.out), np.float32)
+    result = np.empty((down.out, across.out))
     for out, stored, weights in across.blocks():
         result[:, out] = lines[:, stored] @ weights.T
     return result
@@ -173,5 +177,5 @@ def _block_mean(rgb: npt.NDArray[np.uint8], wide: int, high: int) -> npt.NDArray
 def _failed(failed: npt.NDArray[np.bool_], across: _Axis, down: _Axis) -> npt.NDArray[np.bool_]:
     if not failed.any():
         return np.zeros((down.out, across.out), np.bool_)
-    touched: npt.NDArray[np.bool_] = _weighted(failed.astype(np.float32), across, down) > 1e-6
+    touched: npt.NDArray[np.bool_] = _weighted(failed.astype(np.float64), across, down) > 1e-6
     return touched

@@ -74,6 +74,22 @@ def test_values_do_not_depend_on_where_a_region_is_cut(cut: int, ratio: float) -
     assert np.abs(joined - whole.rgb).max() <= 1
 
 
+def test_no_value_of_a_large_region_falls_on_the_other_side_of_a_half() -> None:
+    """Of a million noisy pixels some lie so near to a half that the grouping of a sum in 32 bits decides."""
+    noise = np.random.default_rng(5).integers(0, 256, (1100, 1100, 3), dtype=np.uint8)
+    source, ratio = ArrayLevels(noise), 1.0 / 0.97
+    reads = []
+    for shift in (0, 64, 192):
+        start = -shift * ratio
+        reads.append(
+            read_scaled(
+                source, x0=start, y0=start, width=1000 + shift, height=1000 + shift, pixel0_x=ratio, pixel0_y=ratio
+            ).rgb[shift:, shift:]
+        )
+    assert np.array_equal(reads[0], reads[1])
+    assert np.array_equal(reads[0], reads[2])
+
+
 def test_the_nearest_finer_level_is_read() -> None:
     levels = [Level(i, 1000 >> 2 * i, 1000 >> 2 * i, float(4**i), 64, 64) for i in range(4)]
     assert level_for(levels, 8.0).index == 1
