@@ -107,7 +107,9 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
     seeds = ", ".join(str(one["seed"]) for one in models)
     lines = [
         "",
-        f"## The same recipe with {len(models)} seeds ({seeds})",
+        f"## The same recipe with {len(models)} seeds ({seeds})"
+        if len(models) > 1
+        else f"## Against the goals (one seed, {seeds})",
         "[low, high]: DeLong's interval of 95 %, which takes patches for independent. Goals are the project's own.",
         "",
         "| | " + " | ".join(f"seed {one['seed']}" for one in models) + " | mean | goal | reached |",
