@@ -47,9 +47,9 @@ HEAD_REACH_PX = {4: 32, 8: 48}
 
 STRIP_PX = {"early": 192, "middle": 320, "head": 384}
 """Rows of a window that go through the first two parts of the backbone, and through the dense branch, at once."""
-STRIP_PX_INT8 = {"early": 768, "middle": 1024, "head": 1024}
+STRIP_PX_INT8 = {"early": 384, "middle": 640, "head": 512}
 """In 8 bits a row needs less, and fewer strips look less often at the same rows."""
-BYTES_PER_PX, BYTES_PER_PX_INT8 = 180, 80
+BYTES_PER_PX, BYTES_PER_PX_INT8 = 180, 90
 """Memory for one window (benchmarks/detection_memory.py)."""
 
 Maps = Sequence[Any]
