@@ -1,4 +1,6 @@
-"""Accuracy against cost of the ways to read: 1.0 um/px, 2.0 um/px alone, and 2.0 with a second read where it is suspicious.
+"""Accuracy against cost of the ways to read a slide.
+
+At 1.0 um/px with and without the second look, at 2.0 um/px alone, and at 2.0 with another read where it is suspicious.
 
 python benchmarks/cascade.py FOLDER [--model M] [--suspicion 0.05 0.15 0.3 0.5] [--cache FOLDER] [--svg OUT.svg]
 
@@ -35,7 +37,7 @@ from slides.wsi.errors import WsiError  # noqa: E402
 SENSITIVITY = 0.9
 
 
-def reading_with(model: LoadedModel, **changes: float) -> LoadedModel:
+def reading_with(model: LoadedModel, **changes: float | bool) -> LoadedModel:
     read = dataclasses.replace(model.config.read, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(model, config=dataclasses.replace(model.config, read=read))
 
@@ -79,6 +81,7 @@ def main() -> int:
     try:
         model = load_model(options.model or default_model_folder())
         ways = {"standard": ("standard", model)}
+        ways["standard, without the second look"] = ("standard", reading_with(model, second_look=False))
         ways["scan alone"] = ("standard", reading_with(model, mpp=model.config.read.scan_mpp))
         for value in options.suspicion:
             ways[f"fast, suspicious above {value:g}"] = ("fast", reading_with(model, suspicious_probability=value))

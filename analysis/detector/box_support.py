@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from analysis.detector.detection import LesionFinding
 from analysis.detector.engine import Engine
+from analysis.detector.lesions import candidates
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import WINDOW_ALIGN_PX
 from analysis.detector.side_by_side import side_by_side
 
-MOST_CANDIDATES = 50
 MARGIN_PX = 96
 """Tissue around the candidate that its field shows at least."""
 LARGEST_SIDE_PX = 1152
@@ -38,28 +38,28 @@ def with_boxes(
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
 ) -> tuple[LesionFinding, ...]:
-    """The same lesions in the same order, the first MOST_CANDIDATES of `least_score` with a `box_score` (None where no box
-    supports them).
+    """The same lesions in the same order, the candidates of `least_score` with a `box_score` (None where no box supports
+    them).
 
     `lesions` are sorted, strongest first. `mpp` is what the network reads; `before_each` may raise to stop.
     """
     if not engine.has_towers:
         return lesions
     looked: list[LesionFinding] = []
-    candidates = [lesion for lesion in lesions if lesion.score >= least_score][:MOST_CANDIDATES]
-    fields = [_field(source, lesion, mpp) for lesion in candidates]
+    chosen = candidates(lesions, least_score=least_score)
+    fields = [_field(source, lesion, mpp) for lesion in chosen]
     source.prefetch(fields)
 
     def calls() -> Iterator[Callable[[], float | None]]:
-        for lesion, field in zip(candidates, fields, strict=True):
+        for lesion, field in zip(chosen, fields, strict=True):
             before_each()
             yield partial(_score, source, engine, lesion, field, source.read_at_mpp(*field).rgb)
 
     with ThreadPoolExecutor(engine.workers, thread_name_prefix="boxes") as pool:
         for score in side_by_side(pool, calls(), at_once=engine.workers):
-            looked.append(dataclasses.replace(candidates[len(looked)], box_score=score))
-            on_progress("boxes", len(looked) / len(candidates))
-    return (*looked, *lesions[len(candidates) :])
+            looked.append(dataclasses.replace(chosen[len(looked)], box_score=score))
+            on_progress("boxes", len(looked) / len(chosen))
+    return (*looked, *lesions[len(chosen) :])
 
 
 def _field(source: PixelSource, lesion: LesionFinding, mpp: float) -> Wanted:

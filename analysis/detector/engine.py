@@ -3,8 +3,9 @@
 Engines with one interface. `torch` always works; `openvino` (extra `fast`) is some three times faster on a CPU and is made
 from the torch modules when a model is opened: weights stay safetensors, nothing else is kept on disk. Both give the
 same probabilities to within PARITY. `openvino-int8` computes with integers of 8 bits, twice as fast again, for models that
-carry the ranges (`network/eight_bit.py`); what that does to the figures stands in the model's card. A window is computed by one thread in either, so a result does not depend on how
-many workers there are; which engine it was is part of the result.
+carry the ranges (`network/eight_bit.py`); what that does to the figures stands in the model's card. A window is computed
+by one thread in each, so a result does not depend on how many workers there are; which engine it was is part of the
+result.
 
 The network runs in parts. The backbone down to stride 8 and the dense branch look only some pixels far and go over a
 window in strips, which takes a fraction of the memory; the rest of the backbone sees the whole window. The dense

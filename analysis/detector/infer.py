@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,22 @@ TISSUE_RIM_CELLS = 2
 
 class ScaleUnknown(ValueError):
     """The slide has no usable um per pixel: nothing is measured by guessing."""
+
+
+class Look(Protocol):
+    """A closer look at the candidates among the lesions: `box_support.with_boxes`, `second_look.look_again`."""
+
+    def __call__(
+        self,
+        source: PixelSource,
+        engine: Engine,
+        lesions: tuple[LesionFinding, ...],
+        *,
+        mpp: float,
+        least_score: float,
+        on_progress: Callable[[str, float], None],
+        before_each: Callable[[], None],
+    ) -> tuple[LesionFinding, ...]: ...
 
 
 def _no_progress(stage: str, fraction: float) -> None:
@@ -126,29 +142,21 @@ def detect(
     on_progress("lesions", 1.0)
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured
-    looked = time.monotonic()
-    lesions = box_support.with_boxes(
-        source,
-        run.engine,
-        lesions,
-        mpp=read.mpp,
-        least_score=read.candidate_score,
-        on_progress=on_progress,
-        before_each=run.stop_if_cancelled,
-    )
-    seconds["boxes"] = time.monotonic() - looked
+    looks: dict[str, Look] = {"boxes": box_support.with_boxes}
     if read.second_look:
+        looks["second_look"] = second_look.look_again
+    for name, look in looks.items():
         looked = time.monotonic()
-        lesions = second_look.look_again(
+        lesions = look(
             source,
-            run.engine,
+            engine,
             lesions,
             mpp=read.mpp,
             least_score=read.candidate_score,
             on_progress=on_progress,
             before_each=run.stop_if_cancelled,
         )
-        seconds["second_look"] = time.monotonic() - looked
+        seconds[name] = time.monotonic() - looked
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
     found = _result(p, lesions, wanted, maps, overview, blur, grid, model, run, seconds)
     found.seconds["total"] = time.monotonic() - started

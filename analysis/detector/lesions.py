@@ -20,6 +20,7 @@ MIN_DIAMETER_UM = 25.0
 BORDERLINE_PROBABILITIES = (0.3, 0.5, 0.7)
 SCORE_CELLS = 16
 """The score is the mean probability of this many strongest cells (about 1,000 um2): one bright cell is no metastasis."""
+MOST_CANDIDATES = 50
 _EIGHT = np.ones((3, 3), int)
 
 
@@ -43,6 +44,11 @@ def find_lesions(p: NDArray[np.float32], *, grid: Grid, rules: LesionRules) -> t
             found.append(_measure(focus, grid=grid, rules=rules))
     found.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(replace(lesion, rank=rank) for rank, lesion in enumerate(found, start=1))
+
+
+def candidates(lesions: Iterable[LesionFinding], *, least_score: float) -> list[LesionFinding]:
+    """Those that are worth a closer look: of `least_score`, at most MOST_CANDIDATES. `lesions` strongest first."""
+    return [lesion for lesion in lesions if lesion.score >= least_score][:MOST_CANDIDATES]
 
 
 @dataclass(frozen=True)

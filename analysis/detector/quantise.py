@@ -35,6 +35,10 @@ def with_ranges(model: LoadedModel, folder: Path, *, version: str) -> str:
     """
     config = model.config
     material = load_material(config, rng=np.random.default_rng(config.train.seed + 1))
+    if not (len(material.positive) or len(material.negative)):
+        raise ConfigurationError(
+            f"{model.version} names no patches: the slides it was trained on are not kept in its card"
+        )
     try:
         ranges, said = try_eight_bits(
             model.network,

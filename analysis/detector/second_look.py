@@ -17,12 +17,11 @@ from PIL import Image, ImageDraw
 
 from analysis.detector.detection import LesionFinding
 from analysis.detector.engine import Engine
-from analysis.detector.lesions import SCORE_CELLS
+from analysis.detector.lesions import SCORE_CELLS, candidates
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.side_by_side import side_by_side
 
-MOST_CANDIDATES = 50
 FINE_MPP = 0.5
 FIELD_UM = 256.0
 JUDGED_UM = 128.0
@@ -40,25 +39,27 @@ def look_again(
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
 ) -> tuple[LesionFinding, ...]:
-    """The same lesions, strongest first by both looks together; only those of `least_score` are looked at again. `mpp` is what the network reads; `before_each` may raise to stop.
+    """The same lesions, strongest first by both looks together; only the candidates of `least_score` are looked at again.
+
+    `mpp` is what the network reads; `before_each` may raise to stop.
 
     The score of a candidate becomes the mean of both looks in log odds. What is not looked at again keeps its score.
     """
-    candidates = [lesion for lesion in lesions if lesion.score >= least_score][:MOST_CANDIDATES]
+    chosen = candidates(lesions, least_score=least_score)
     looked: list[LesionFinding] = []
 
     def calls() -> Iterator[Callable[[], float]]:
-        for lesion in candidates:
+        for lesion in chosen:
             before_each()
             yield partial(_score, source, engine, lesion, _field(source, lesion, mpp=mpp))
 
     with ThreadPoolExecutor(engine.workers, thread_name_prefix="second-look") as pool:
         for again in side_by_side(pool, calls(), at_once=engine.workers):
-            lesion = candidates[len(looked)]
+            lesion = chosen[len(looked)]
             score = both_looks(lesion.score, again)
             looked.append(dataclasses.replace(lesion, score=score, second_look=round(again, 4)))
-            on_progress("second look", len(looked) / len(candidates))
-    everything = [*looked, *lesions[len(candidates) :]]
+            on_progress("second look", len(looked) / len(chosen))
+    everything = [*looked, *lesions[len(chosen) :]]
     everything.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(dataclasses.replace(lesion, rank=rank) for rank, lesion in enumerate(everything, start=1))
 

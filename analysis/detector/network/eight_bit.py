@@ -1,7 +1,7 @@
 """The network as it reads slides: BatchNorm folded into convolutions and, where a model carries ranges, 8-bit integers.
 
 Post-training quantisation (Jacob et al. 2018, arXiv 1712.05877): what goes into a convolution is rounded to one of 256
-steps of a fixed range, its weights to one of 255 steps for each output channel. The ranges are measured once, on
+steps of a fixed range, its weights to one of 127 steps for each output channel. The ranges are measured once, on
 training images, and travel with the weights; being fixed, they leave what is said of a place independent of where its
 window was cut. Rounding shifts the mean of a channel, which is taken off the bias (Nagel et al. 2019, arXiv 1906.04721).
 
@@ -126,10 +126,12 @@ def measure(network: Detector, images: Tensor) -> dict[str, Tensor]:
 
 
 def _convs(network: Detector) -> dict[str, nn.Conv2d]:
+    # the dense branch rests where the class tower stands in for it
+    parts = tuple(part for part in QUANTISED if network.config.heads != "box" or not part.startswith("dense."))
     return {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d) and name.startswith(QUANTISED)
+        if isinstance(module, nn.Conv2d) and name.startswith(parts)
     }
 
 

@@ -17,7 +17,8 @@ WINDOW_ALIGN_PX = 64
 
 
 def tumour_probability(network: Detector, field: Field) -> NDArray[np.float32]:
-    """(n/s, n/s), s the stride of the dense branch, over the field's inner square, whose side is a multiple of the coarsest stride."""
+    """(n/s, n/s), s the stride of the dense branch, over the field's inner square, whose side is a multiple of the coarsest
+    stride."""
     side = field.rgb.shape[0] // WINDOW_ALIGN_PX * WINDOW_ALIGN_PX
     with torch.inference_mode():
         out = network(to_input(np.ascontiguousarray(field.rgb[:side, :side])[None]))

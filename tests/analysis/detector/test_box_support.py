@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import shapely
 
-from analysis.detector.box_support import LARGEST_SIDE_PX, MARGIN_PX, MOST_CANDIDATES, with_boxes
+from analysis.detector.box_support import LARGEST_SIDE_PX, MARGIN_PX, with_boxes
 from analysis.detector.detection import LesionFinding
 from analysis.detector.engine import open_engine
 from analysis.detector.infer import DetectionCancelled, detect
+from analysis.detector.lesions import MOST_CANDIDATES
 from analysis.detector.pixel_source import ArraySource
 from analysis.detector.weights import LoadedModel
 from tests.analysis.detector.conftest import engine_or_skip, tissue_like

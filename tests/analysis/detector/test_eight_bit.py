@@ -1,6 +1,8 @@
 """The network in integers of 8 bits: what it says stays near, does not depend on the processor, and is refused when damaged."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +45,18 @@ def test_folding_the_norms_changes_nothing(small_network: Detector) -> None:
     assert np.abs(map_of(fused, rgb) - map_of(small_network, rgb)).max() < 1e-4
     norms = [m for n, m in fused.named_modules() if isinstance(m, nn.BatchNorm2d) and n.startswith(eight_bit.QUANTISED)]
     assert norms == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{"heads": "mask"}, {"heads": "box"}, {"dense_stride": 8}, {"backbone": "resnet18"}]
+)
+def test_every_network_can_be_measured_and_read(changes: dict[str, Any]) -> None:
+    torch.manual_seed(4)
+    network = Detector(dataclasses.replace(SMALL, **changes)).eval().requires_grad_(False)
+    rgb = tissue_like(128, 128, seed=2)[None]
+    rounded = eight_bit.quantised(network, eight_bit.measure(network, to_input(rgb)))
+    assert map_of(rounded, rgb).shape == map_of(network, rgb).shape
+    assert any(isinstance(module, eight_bit.EightBitConv) for module in rounded.modules())
 
 
 def test_8_bits_say_nearly_what_floats_say(small_network: Detector, ranges: dict[str, Tensor]) -> None:

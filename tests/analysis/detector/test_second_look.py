@@ -8,8 +8,9 @@ import pytest
 
 from analysis.detector.engine import open_engine
 from analysis.detector.infer import DetectionCancelled, detect
+from analysis.detector.lesions import MOST_CANDIDATES
 from analysis.detector.pixel_source import ArraySource
-from analysis.detector.second_look import MOST_CANDIDATES, both_looks, look_again, second_score
+from analysis.detector.second_look import both_looks, look_again, second_score
 from analysis.detector.weights import LoadedModel
 
 
