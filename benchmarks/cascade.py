@@ -1,11 +1,11 @@
 """Accuracy against cost of the ways to read a slide.
 
-At 1.0 um/px with and without the second look, at 2.0 um/px alone, and at 2.0 with another read where it is suspicious.
+At 1.0 um/px with and without the second look and the scan's word, at 2.0 um/px alone, and at 2.0 with a glance and another
+read where something was found.
 
-python benchmarks/cascade.py FOLDER [--model M] [--suspicion 0.05 0.15 0.3 0.5] [--cache FOLDER] [--svg OUT.svg]
+python benchmarks/cascade.py FOLDER [--model M] [--glance 0.4 0.6 0.7] [--cache FOLDER] [--svg OUT.svg]
 
-FOLDER: validation slides laid out as CAMELYON16; never the test slides, for the suspicion threshold is chosen by this. Each
-slide is read with one thread, and its seconds are those of the clock: run it on a quiet machine. Prints slide AUC, FROC
+FOLDER: validation slides laid out as CAMELYON16; never the test slides, for the limits are chosen by this. Each slide is read with one thread, and its seconds are those of the clock: run it on a quiet machine. Prints slide AUC, FROC
 (2016 script), share of metastases found anywhere (ITC left out), false finds a slide at equal sensitivity, and seconds.
 """
 
@@ -24,6 +24,7 @@ sys.path.insert(0, str(REPOSITORY))
 from analysis.detector.annotations import AnnotationError  # noqa: E402
 from analysis.detector.card import ModelRefused, default_model_folder  # noqa: E402
 from analysis.detector.detection_cache import DetectionCache  # noqa: E402
+from analysis.detector.evaluate import scan_alone  # noqa: E402
 from analysis.detector.infer import ScaleUnknown, write_whole  # noqa: E402
 from analysis.detector.learning_curve import Panel, Point, figure  # noqa: E402
 from analysis.detector.slide_evaluation import ReferenceTableError, judge_folder  # noqa: E402
@@ -40,6 +41,10 @@ SENSITIVITY = 0.9
 def reading_with(model: LoadedModel, **changes: float | bool) -> LoadedModel:
     read = dataclasses.replace(model.config.read, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(model, config=dataclasses.replace(model.config, read=read))
+
+
+def once(model: LoadedModel) -> LoadedModel:
+    return reading_with(model, second_look=False)
 
 
 def figures(judged: list[JudgedSlide]) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--suspicion", type=float, nargs="+", default=[0.05, 0.15, 0.3, 0.5])
+    parser.add_argument("--glance", type=float, nargs="+", default=[0.4, 0.6, 0.7])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--svg", type=Path, help="write the accuracy-cost plane")
     options = parser.parse_args()
@@ -82,9 +87,13 @@ def main() -> int:
         model = load_model(options.model or default_model_folder())
         ways = {"standard": ("standard", model)}
         ways["standard, without the second look"] = ("standard", reading_with(model, second_look=False))
-        ways["scan alone"] = ("standard", reading_with(model, mpp=model.config.read.scan_mpp))
-        for value in options.suspicion:
-            ways[f"fast, suspicious above {value:g}"] = ("fast", reading_with(model, suspicious_probability=value))
+        if model.scanner is not None:
+            by_itself = dataclasses.replace(model, scanner=None)
+            ways["standard, whatever the scan says"] = ("standard", by_itself)
+            ways["the reading's network alone at the scan's spacing"] = ("standard", once(scan_alone(by_itself)))
+        ways["scan alone"] = ("standard", once(scan_alone(model)))
+        for value in options.glance:
+            ways[f"fast, read from {value:g} at a glance on"] = ("fast", reading_with(model, glance_score=value))
         found = {}
         cache = DetectionCache(options.cache) if options.cache else None
         for name, (profile, reading) in ways.items():

@@ -24,7 +24,7 @@ from analysis.detector.side_by_side import side_by_side
 
 MARGIN_PX = 96
 """Tissue around the candidate that its field shows at least."""
-LARGEST_SIDE_PX = 1152
+LARGEST_SIDE_PX = 768
 """Of a larger candidate the middle is shown: a box is found by the network where its centre lies."""
 
 

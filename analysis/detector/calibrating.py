@@ -42,7 +42,7 @@ FEWEST_LESIONS = 10
 """Found lesions of each kind (true, false) without which nothing is fitted."""
 FEWEST_SLIDES = 5
 BINS = 10
-ONLY_OF_FAST = ("scan_mpp", "suspicious_probability")
+ONLY_OF_FAST = ("scan_score", "scan_grow_probability", "glance_score")
 """Of the reading: what does not touch a `standard` result."""
 
 Floats = NDArray[np.float64]
@@ -216,6 +216,10 @@ def operating_threshold(slides: Sequence[ValidationSlide], *, sensitivity: float
     best = sorted((score for s in slides for score in _best_scores(s)), reverse=True)
     if not best:
         raise CannotCalibrate("no validation slide holds a lesion larger than isolated tumour cells")
+    if not best[0]:
+        raise CannotCalibrate(
+            "no lesion of the validation slides larger than isolated tumour cells is found at any score"
+        )
     needed = math.ceil(sensitivity * len(best) - 1e-9)
     reached = best[needed - 1] > 0
     score = best[needed - 1] if reached else min(score for score in best if score > 0)
@@ -266,20 +270,32 @@ def slides_needed(alpha: float) -> int:
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
-def suspicion_threshold(record: ValidationRecord, *, share: float = 0.99) -> dict[str, Any]:
-    """From a record read at the scan's spacing: the highest probability that at least `share` of the true lesions,
-    isolated tumour cells left out, reach somewhere. Raises CannotCalibrate."""
-    peaks = sorted(float(t["peak"]) for s in record.slides for t in s.truth if not t["itc"])
+def suspicion_threshold(
+    scanned: ValidationRecord, reading: ValidationRecord, *, sensitivity: float = Rules.sensitivity, share: float = 0.99
+) -> dict[str, Any]:
+    """The highest probability of the scan that at least `share` of what the reading finds reaches somewhere.
+
+    `scanned` and `reading`: the same slides as the scan and as `standard` see them. What counts is found by the reading at
+    the threshold for `sensitivity`, isolated tumour cells left out: what the reading does not find, no scan can lose.
+    Raises CannotCalibrate.
+    """
+    threshold = operating_threshold([s for s in reading.slides if s.scored], sensitivity=sensitivity)["score"]
+    found = {(s.name, le["hit"]) for s in reading.slides for le in s.lesions if le["hit"] and le["score"] >= threshold}
+    lesions = [(s.name, t) for s in scanned.slides for t in s.truth if not t["itc"]]
+    peaks = sorted(float(t["peak"]) for name, t in lesions if (name, t["label"]) in found)
     if not peaks:
-        raise CannotCalibrate("the scanned slides hold no lesion larger than isolated tumour cells")
+        raise CannotCalibrate(
+            "of lesions larger than isolated tumour cells the reading finds none on the slides that were scanned"
+        )
     may_miss = math.floor((1 - share) * len(peaks) + 1e-9)
     value = round(min(max(peaks[may_miss] - 0.005, 0.02), 0.5), 3)
     return {
         "value": value,
-        "rule": f"highest scan probability (0.02 to 0.5) that at least {share:.0%} of the validation lesions reach",
+        "rule": f"highest probability of the scan (0.02 to 0.5) that at least {share:.0%} of the validation lesions reach "
+        f"that the reading finds at {threshold:g}",
         "lesions": len(peaks),
         "reached": sum(p >= value for p in peaks),
-        "record_sha256": record.sha256,
+        "record_sha256": scanned.sha256,
     }
 
 

@@ -84,6 +84,8 @@ class Engine(Protocol):
     """Memory that a worker needs for a pixel of a window."""
     dense_stride: int
     """Pixels between the cells of the probability."""
+    scanner: "Engine"
+    """What reads at the scan's spacing: this engine, or one of its kind with the small network for it."""
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
         """rgb (B, H, W, 3), sides multiples of 32; `margin_px` (a multiple of 32) is cut off all sides of the answer."""
@@ -110,9 +112,20 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
     workers = workers or cores_at_hand()
     opened = _opened.setdefault(model.network, {})
-    if (name, workers) not in opened:
-        opened[name, workers] = _open(model, name, workers)
-    return opened[name, workers]
+    scans = 0 if model.scanner is None else id(model.scanner.network)
+    if (name, workers, scans) not in opened:
+        engine = _open(model, name, workers)
+        if model.scanner is not None:
+            engine.scanner = _open_beside(engine, model.scanner)
+        opened[name, workers, scans] = engine
+    return opened[name, workers, scans]
+
+
+def _open_beside(engine: "_Parts", scanner: LoadedModel) -> "_Parts":
+    """What was opened, and not what was asked for, says if OpenVINO works here."""
+    if isinstance(engine, TorchEngine):
+        return _open(scanner, "torch", engine.workers)
+    return _open(scanner, "openvino-int8" if engine.int8 and scanner.int8 else "openvino", engine.workers)
 
 
 def usual_engine(model: LoadedModel) -> str:
@@ -122,11 +135,11 @@ def usual_engine(model: LoadedModel) -> str:
     return "openvino-int8" if model.int8 else "openvino"
 
 
-_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int], Engine]]" = weakref.WeakKeyDictionary()
+_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, int], _Parts]]" = weakref.WeakKeyDictionary()
 """Making an OpenVINO engine takes a second or two: it is kept as long as its network is."""
 
 
-def _open(model: LoadedModel, name: str, workers: int) -> Engine:
+def _open(model: LoadedModel, name: str, workers: int) -> "_Parts":
     _give_large_blocks_back()
     wanted = usual_engine(model) if name == "auto" else name
     if wanted == "torch":
@@ -233,8 +246,12 @@ _PARTS: dict[str, Callable[[Detector], nn.Module]] = {
 class _Parts:
     """What both engines share: cutting the margin off and putting boxes together."""
 
+    name: str
+    int8 = False
+
     def __init__(self, network: Detector, *, workers: int) -> None:
         self.workers = workers
+        self.scanner: Engine = self
         self.bytes_per_px, self.strip_px = BYTES_PER_PX, STRIP_PX
         self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
@@ -402,6 +419,7 @@ class OpenVinoEngine(_Parts):
 
     def __init__(self, network: Detector, *, workers: int, int8: Mapping[str, Tensor] | None = None) -> None:
         super().__init__(network, workers=workers)
+        self.int8 = bool(int8)
         if int8:
             self.bytes_per_px, self.strip_px = BYTES_PER_PX_INT8, STRIP_PX_INT8
         openvino = _openvino_that_keeps_quiet()

@@ -104,8 +104,7 @@ def _slides(options: argparse.Namespace) -> dict[str, Any]:
         print(text, file=sys.stderr, flush=True)
 
     if options.scan:
-        read = dataclasses.replace(model.config.read, mpp=model.config.read.scan_mpp)
-        model = dataclasses.replace(model, config=dataclasses.replace(model.config, read=read))
+        model = scan_alone(model)
 
     def keep(record: dict[str, Any]) -> None:
         write_whole(options.validation_record, (json.dumps(record) + "\n").encode())
@@ -127,6 +126,14 @@ def _slides(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def scan_alone(model: LoadedModel) -> LoadedModel:
+    """What the scan of `fast` says, as a reading of its own with every find of it: by the scan network where there is one."""
+    read, reads = model.config.read, model.scanner or model
+    grow = read.scan_grow_probability
+    read = dataclasses.replace(read, mpp=read.scan_mpp, seed_probability=grow, grow_probability=grow, second_look=False)
+    return dataclasses.replace(reads, config=dataclasses.replace(reads.config, read=read))
+
+
 def _calibrate(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.model or default_model_folder()
     content = read_card(folder)
@@ -137,8 +144,8 @@ def _calibrate(options: argparse.Namespace) -> dict[str, Any]:
             raise RecordDamaged(f"the record was made by other weights than those of {folder.name}; evaluate again")
     found: dict[str, Any] = {}
     if scanned is not None:
-        found["suspicion"] = suspicion_threshold(scanned)
-        content["config"]["read"]["suspicious_probability"] = found["suspicion"]["value"]
+        found["suspicion"] = suspicion_threshold(scanned, record, sensitivity=options.sensitivity)
+        content["config"]["read"]["scan_score"] = found["suspicion"]["value"]
         content["card"]["suspicion"] = found["suspicion"]
     fit = calibrate(record, Rules(alpha=options.alpha, sensitivity=options.sensitivity))
     found["calibration"] = fit.to_json()

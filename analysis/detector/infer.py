@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from analysis.detector import box_support, drift, second_look
+from analysis.detector import box_support, drift, scan, second_look
 from analysis.detector.assessment import judge
 from analysis.detector.calibration import calibrated
 from analysis.detector.card import ModelRefused, default_model_folder
@@ -28,7 +28,7 @@ from analysis.detector.detection import Detection, LesionFinding, TissueSummary,
 from analysis.detector.engine import ENGINES, Engine, EngineUnavailable, open_engine
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_lesions
 from analysis.detector.pixel_source import PixelSource
-from analysis.detector.reading import PROBABILITY_STEPS, PROFILES, DetectionCancelled, Maps, SlideReading
+from analysis.detector.reading import PROFILES, DetectionCancelled, Maps, SlideReading, probability_of
 from analysis.detector.reading_plan import MAP_MPP, Grid
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
@@ -115,13 +115,12 @@ def detect(
     on_progress("tissue", 0.0)
     overview = _find_tissue(source, grid)
     tissue_seconds = time.monotonic() - started
-    maps = Maps.empty(grid)
     engine = engine or open_engine(model)
     run = SlideReading(
         source,
         model,
         engine,
-        maps,
+        grid,
         profile=profile,
         on_progress=on_progress,
         should_stop=should_stop,
@@ -132,9 +131,10 @@ def detect(
     )
     wanted = overview.tissue | overview.failed
     run.read_tissue(wanted)
+    maps = run.maps
     maps.failed |= wanted & ~maps.read
     near_tissue = binary_dilation(overview.tissue, iterations=TISSUE_RIM_CELLS)
-    p = np.where(near_tissue & ~maps.failed, maps.probability, 0).astype(np.float32) / np.float32(PROBABILITY_STEPS)
+    p = probability_of(np.where(near_tissue & ~maps.failed, maps.probability, np.uint16(0)))
     measured = time.monotonic()
     on_progress("lesions", 0.0)
     read = model.config.read
@@ -142,9 +142,11 @@ def detect(
     on_progress("lesions", 1.0)
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured
-    looks: dict[str, Look] = {"boxes": box_support.with_boxes}
-    if read.second_look:
-        looks["second_look"] = second_look.look_again
+    if engine.scanner is not engine:
+        scanned = probability_of(maps.scanned)
+        lesions = scan.capped(lesions, scanned, grid=grid, most_above=read.most_above_scan)
+    looks: dict[str, Look] = {"second_look": second_look.look_again} if read.second_look else {}
+    looks["boxes"] = box_support.with_boxes  # of what is still a candidate then: one in three
     for name, look in looks.items():
         looked = time.monotonic()
         lesions = look(
@@ -157,6 +159,8 @@ def detect(
             before_each=run.stop_if_cancelled,
         )
         seconds[name] = time.monotonic() - looked
+        if engine.scanner is not engine:
+            lesions = scan.capped(lesions, scanned, grid=grid, most_above=read.most_above_scan)
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
     found = _result(p, lesions, wanted, maps, overview, blur, grid, model, run, seconds)
     found.seconds["total"] = time.monotonic() - started

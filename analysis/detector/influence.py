@@ -74,10 +74,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("slide", type=Path, metavar="SLIDE")
     parser.add_argument("--model", type=Path, help="folder of a model version (default: the shipped one)")
     parser.add_argument("--mpp", type=float, default=1.0)
+    parser.add_argument("--scan", action="store_true", help="the network that scans for `fast`; with --mpp 2.0")
     parser.add_argument("--fields", type=int, default=24)
     options = parser.parse_args(arguments)
     try:
         engine = open_engine(load_model(options.model or default_model_folder()))
+        engine = engine.scanner if options.scan else engine
         with open_pixels(options.slide) as source:
             fields = fields_of(source, mpp=options.mpp, count=options.fields)
         worst = np.max([differences(engine, field) for field in fields], axis=0)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +36,23 @@ class LesionRules:
 
 def find_lesions(p: NDArray[np.float32], *, grid: Grid, rules: LesionRules) -> tuple[LesionFinding, ...]:
     """p (rows, cols) in 0..1 on `grid`. Strongest first; no box has been looked for yet (`box_support.py`)."""
-    joined = _joined(p >= rules.grow, join_um=rules.join_um)
-    labels, _ = label(joined, structure=_EIGHT)
-    found = []
-    for number, slices in enumerate(find_objects(labels), start=1):
-        focus = _Focus(p[slices], labels[slices] == number, row0=slices[0].start, col0=slices[1].start)
-        if focus.p[focus.shape].max() >= rules.seed and focus.diameter_um >= MIN_DIAMETER_UM:
-            found.append(_measure(focus, grid=grid, rules=rules))
+    _, foci = find_foci(p, rules=rules)
+    found = [_measure(focus, grid=grid, rules=rules) for focus in foci]
     found.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(replace(lesion, rank=rank) for rank, lesion in enumerate(found, start=1))
+
+
+def find_foci(p: NDArray[np.float32], *, rules: LesionRules) -> tuple[NDArray[np.int32], list["Focus"]]:
+    """Lesions before they are measured, which costs more than finding them: the cells of each by its number, and what is
+    known of it."""
+    labels: NDArray[np.int32]
+    labels, _ = label(_joined(p >= rules.grow, join_um=rules.join_um), structure=_EIGHT)
+    found = []
+    for number, slices in enumerate(find_objects(labels), start=1):
+        focus = Focus(number, p[slices], labels[slices] == number, row0=slices[0].start, col0=slices[1].start)
+        if focus.inside.max() >= rules.seed and focus.diameter_um >= MIN_DIAMETER_UM:
+            found.append(focus)
+    return labels, found
 
 
 def candidates(lesions: Iterable[LesionFinding], *, least_score: float) -> list[LesionFinding]:
@@ -52,18 +61,32 @@ def candidates(lesions: Iterable[LesionFinding], *, least_score: float) -> list[
 
 
 @dataclass(frozen=True)
-class _Focus:
+class Focus:
     """One lesion cut out of the map: its rectangle and the cells in it that belong to the lesion."""
 
+    number: int
     p: NDArray[np.float32]
     shape: NDArray[np.bool_]
     row0: int
     col0: int
 
+    @cached_property
+    def inside(self) -> NDArray[np.float32]:
+        return np.where(self.shape, self.p, np.float32(0))
+
     @property
     def diameter_um(self) -> float:
         """Of the circle of the same area."""
         return 2 * math.sqrt(float(self.shape.sum()) / math.pi) * MAP_MPP
+
+    @cached_property
+    def score(self) -> float:
+        return round(float(np.sort(self.p[self.shape])[-SCORE_CELLS:].mean()), 4)
+
+    def peak(self, grid: Grid) -> Point:
+        """Level-0 px of the middle of the strongest cell."""
+        row, col = np.unravel_index(int(self.inside.argmax()), self.inside.shape)
+        return (self.col0 + int(col) + 0.5) * grid.cell_x0, (self.row0 + int(row) + 0.5) * grid.cell_y0
 
 
 def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
@@ -82,20 +105,17 @@ def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
     return out
 
 
-def _measure(focus: _Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
-    inside = np.where(focus.shape, focus.p, 0)
-    row, col = np.unravel_index(int(inside.argmax()), inside.shape)
+def _measure(focus: Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
     longest = longest_diameter_um(focus.shape) / 1000
     classes = {_class_at(focus, probability, rules) for probability in BORDERLINE_PROBABILITIES}
     own = size_class(longest)
-    strongest = np.sort(inside[focus.shape])[-SCORE_CELLS:]
     polygon = mask_polygon(focus.shape, col0=focus.col0, row0=focus.row0, simplify=0.7)
     x0, y0 = grid.cell_x0, grid.cell_y0
     rows, cols = focus.shape.shape
     return LesionFinding(
         rank=0,
-        score=round(float(strongest.mean()), 4),
-        peak=((focus.col0 + int(col) + 0.5) * x0, (focus.row0 + int(row) + 0.5) * y0),
+        score=focus.score,
+        peak=focus.peak(grid),
         outline=[_ring(ring.coords, grid) for ring in (polygon.exterior, *polygon.interiors)],
         bbox0=(focus.col0 * x0, focus.row0 * y0, (focus.col0 + cols) * x0, (focus.row0 + rows) * y0),
         longest_diameter_mm=round(longest, 4),
@@ -104,12 +124,12 @@ def _measure(focus: _Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
         size_class=own,
         borderline=bool(classes - {own, None}),
         mean_p=round(float(focus.p[focus.shape].mean()), 4),
-        peak_p=round(float(inside.max()), 4),
+        peak_p=round(float(focus.inside.max()), 4),
         box_score=None,
     )
 
 
-def _class_at(focus: _Focus, probability: float, rules: LesionRules) -> str | None:
+def _class_at(focus: Focus, probability: float, rules: LesionRules) -> str | None:
     """The size class if the edge were drawn at `probability`; None when nothing is left there."""
     mask = _joined((focus.p >= probability) & focus.shape, join_um=rules.join_um)
     labels, n = label(mask, structure=_EIGHT)

@@ -155,10 +155,16 @@ def _calibration(card: dict[str, Any]) -> list[str]:
         )
     lines += ["", *(f"Triage, `{profile}`: {TriageBand(**fit['triage']).promise}" for profile, fit in fits.items())]
     if card.get("suspicion"):
-        told = card["suspicion"]
+        told, scan = card["suspicion"], card.get("scan")
+        by = (
+            f"A small network scans for `fast`, taught in {scan['steps']:,} steps by the one that reads. "
+            if scan
+            else ""
+        )
         lines += [
             "",
-            f"`fast` looks again above {told['value']}: {told['rule']} ({told['reached']} of {told['lesions']}).",
+            f"{by}`fast` looks at what the scan finds from {told['value']} on: {told['rule']} ({told['reached']} of"
+            f" {told['lesions']}).",
         ]
     return lines
 

@@ -4,6 +4,7 @@ Pixels come in plan order from the source, which decodes ahead; windows are comp
 what they say is kept in plan order again. So the result does not depend on how many threads there are.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
-from analysis.detector import drift
+from analysis.detector import drift, scan
 from analysis.detector.block_store import Arrays, BlockStore
 from analysis.detector.configuration import DetectorConfig
 from analysis.detector.engine import Engine
@@ -29,8 +29,6 @@ from slides.wsi.pixels import Pixels
 
 PROFILES = ("standard", "fast")
 WINDOWS_PER_BLOCK = 4
-SUSPICION_RIM_CELLS = 4
-"""`fast` reads this far around what the scan finds suspicious."""
 PROBABILITY_STEPS = 65535
 """The map is kept in 16 bits until lesions are measured; the published heatmap has 8."""
 USUAL_MARGIN_PX = {16: (192, 128), 32: (384, 256)}
@@ -52,16 +50,23 @@ class Maps:
     probability: NDArray[np.uint16]
     read: NDArray[np.bool_]
     failed: NDArray[np.bool_]
+    scanned: NDArray[np.uint16]
+    """What the scan says; certain where it could not see, for then nothing speaks against a find. (0, 0) without a scan."""
     sharpness: NDArray[np.float16]
     """Of the first pass over the slide (`focus.cell_sharpness`)."""
     features: list[NDArray[np.float32]] = field(default_factory=list)
     """Of each window of the first pass (`drift.feature_sum`)."""
 
     @classmethod
-    def empty(cls, grid: Grid) -> "Maps":
+    def empty(cls, grid: Grid, *, scans: bool) -> "Maps":
         shape = (grid.rows, grid.cols)
+        scanned = np.zeros(shape if scans else (0, 0), np.uint16)
         return cls(
-            np.zeros(shape, np.uint16), np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.float16)
+            np.zeros(shape, np.uint16),
+            np.zeros(shape, bool),
+            np.zeros(shape, bool),
+            scanned,
+            np.zeros(shape, np.float16),
         )
 
 
@@ -85,7 +90,7 @@ class SlideReading:
         source: PixelSource,
         model: LoadedModel,
         engine: Engine,
-        maps: Maps,
+        grid: Grid,
         *,
         profile: str,
         on_progress: Callable[[str, float], None],
@@ -95,8 +100,11 @@ class SlideReading:
         margin_px: int = 0,
         largest_window_px: int,
     ) -> None:
-        self.source, self.engine, self.maps, self.profile = source, engine, maps, profile
+        self.source, self.engine, self.grid, self.profile = source, engine, grid, profile
         self.rules = model.config.read
+        # what a network of its own says of the coarse picture is worth knowing to `standard`, too
+        self.scans = profile == "fast" or engine.scanner is not engine
+        self.maps = Maps.empty(grid, scans=self.scans)
         self.on_progress, self.should_stop = on_progress, should_stop
         self.shift_px, self.largest_px = shift_px, largest_window_px
         reading, scanning = margins_px(model.config)
@@ -123,31 +131,63 @@ class SlideReading:
             raise DetectionCancelled("the run was cancelled")
 
     def read_tissue(self, tissue: NDArray[np.bool_]) -> None:
-        """`standard` reads all of `tissue` (rows, cols) at `mpp`; `fast` scans it and reads again what is suspicious."""
+        """`standard` reads all of `tissue` (rows, cols) at `mpp`; `fast` scans it and reads what a glance does not clear."""
         with ThreadPoolExecutor(self.engine.workers, thread_name_prefix="network") as pool:
-            if self.profile == "standard":
-                self._pass("reading", tissue, pool, first=True, last=True)
+            if self.scans:
+                self._pass("scanning", tissue, pool, first=self.profile == "fast", scanning=True)
+            if self.profile == "fast":
+                self._read_where_needed(tissue, pool)
+            else:
+                self._pass("reading", tissue, pool, first=True)
+
+    def _read_where_needed(self, tissue: NDArray[np.bool_], pool: ThreadPoolExecutor) -> None:
+        """Around what scan and glance find, then on until no find reaches the edge of what was read."""
+        wanted = scan.where_to_read(
+            probability_of(self.maps.scanned),
+            self.source,
+            self.engine,
+            grid=self.grid,
+            rules=self.rules,
+            on_progress=self.on_progress,
+            before_each=self.stop_if_cancelled,
+        )
+        # nothing but what is read at `mpp` is a find: elsewhere the map stays below what counts as part of one
+        below = np.uint16(self.rules.grow_probability * PROBABILITY_STEPS - 1)
+        self.maps.probability = np.minimum(self.maps.scanned, below)
+        measured = np.zeros(tissue.shape, bool)
+        wanted &= tissue
+        for turn in itertools.count():
+            if not wanted.any():
                 return
-            self._pass("scanning", tissue, pool, first=True, last=False)
-            suspicious = tissue & (self.maps.probability >= self.rules.suspicious_probability * PROBABILITY_STEPS)
-            near = binary_dilation(suspicious, np.ones((3, 3)), SUSPICION_RIM_CELLS) & tissue
-            self._pass("reading", near, pool, first=False, last=True)
+            self._pass("reading", wanted, pool, first=False, part=f"-{turn}" if turn else "")
+            measured |= wanted
+            p = probability_of(self.maps.probability)
+            wanted = scan.beyond(p, measured, tissue, rules=self.rules)
 
     def _pass(
-        self, stage: str, wanted: NDArray[np.bool_], pool: ThreadPoolExecutor, *, first: bool, last: bool
+        self,
+        stage: str,
+        wanted: NDArray[np.bool_],
+        pool: ThreadPoolExecutor,
+        *,
+        first: bool,
+        scanning: bool = False,
+        part: str = "",
     ) -> None:
-        """Windows over `wanted`. A later pass overwrites what an earlier one said of these cells."""
+        """Windows over `wanted`. A later pass overwrites what an earlier one said of these cells. `part` names one of
+        several passes of a stage."""
+        engine = self.engine.scanner if scanning else self.engine
         windows = plan_windows(
             wanted,
-            mpp=self.rules.mpp if last else self.rules.scan_mpp,
-            margin_px=self.margin_px if last else self.scan_margin_px,
+            mpp=self.rules.scan_mpp if scanning else self.rules.mpp,
+            margin_px=self.scan_margin_px if scanning else self.margin_px,
             shift_px=self.shift_px,
             largest_px=self.largest_px,
         )
         blocks = [windows[i : i + WINDOWS_PER_BLOCK] for i in range(0, len(windows), WINDOWS_PER_BLOCK)]
-        stored = [self.store.get(f"{stage}-{i:05d}") for i in range(len(blocks))]
+        stored = [self.store.get(f"{stage}{part}-{i:05d}") for i in range(len(blocks))]
         missing = [w for block, known in zip(blocks, stored, strict=True) if known is None for w in block]
-        answers = self._answers(missing, pool)
+        answers = self._answers(missing, pool, engine)
         done = 0
         for i, (block, known) in enumerate(zip(blocks, stored, strict=True)):
             parts: Arrays = known if known is not None else {}
@@ -156,27 +196,27 @@ class SlideReading:
                     parts |= {f"{n}.{key}": value for key, value in next(answers).items()}
                 else:
                     self.stop_if_cancelled()
-                self._keep(window, {key: parts[f"{n}.{key}"] for key in _KEPT}, wanted, first=first)
+                self._keep(window, {key: parts[f"{n}.{key}"] for key in _KEPT}, wanted, first=first, scanning=scanning)
                 done += 1
                 self.on_progress(stage, done / len(windows))
             if known is None:
-                self.store.put(f"{stage}-{i:05d}", parts)
-        self.engine.rest()  # what comes next, other windows or the maps of a large slide, needs the memory
+                self.store.put(f"{stage}{part}-{i:05d}", parts)
+        engine.rest()  # what comes next, other windows or the maps of a large slide, needs the memory
 
-    def _answers(self, windows: list[Window], pool: ThreadPoolExecutor) -> Iterator[Arrays]:
+    def _answers(self, windows: list[Window], pool: ThreadPoolExecutor, engine: Engine) -> Iterator[Arrays]:
         """In the order of `windows`, a few of them computed at once."""
         self.source.prefetch(self._wanted_pixels(w) for w in windows)
-        for parts, seconds in side_by_side(pool, self._calls(windows), at_once=self.engine.workers):
+        for parts, seconds in side_by_side(pool, self._calls(windows, engine), at_once=engine.workers):
             self.clock.network += seconds
             yield parts
 
-    def _calls(self, windows: list[Window]) -> Iterator[Callable[[], tuple[Arrays, float]]]:
+    def _calls(self, windows: list[Window], engine: Engine) -> Iterator[Callable[[], tuple[Arrays, float]]]:
         for window in windows:
             self.stop_if_cancelled()
             before = time.monotonic()
             pixels = self.source.read_at_mpp(*self._wanted_pixels(window))
             self.clock.read += time.monotonic() - before
-            yield partial(self._answer, window, pixels)
+            yield partial(self._answer, window, pixels, engine)
 
     def _wanted_pixels(self, window: Window) -> Wanted:
         assert self.source.mpp_x
@@ -184,14 +224,12 @@ class SlideReading:
         x0, y0 = window.left_px * window.mpp / self.source.mpp_x, window.top_px * window.mpp / self.source.mpp_y
         return x0, y0, window.width_px, window.height_px, window.mpp
 
-    def _answer(self, window: Window, pixels: Pixels) -> tuple[Arrays, float]:
+    def _answer(self, window: Window, pixels: Pixels, engine: Engine) -> tuple[Arrays, float]:
         """Of the core's cells: p (rows, cols) 16 bit, failed, sharpness; features. And its seconds."""
         started = time.monotonic()
         side = window.cells_per_side
-        reading = self.engine.read(pixels.rgb[None], margin_px=window.margin_px)
-        p = np.rint(
-            _core(window, _per_cell(reading.probability[0], side / self.engine.dense_stride)) * PROBABILITY_STEPS
-        )
+        reading = engine.read(pixels.rgb[None], margin_px=window.margin_px)
+        p = np.rint(_core(window, _per_cell(reading.probability[0], side / engine.dense_stride)) * PROBABILITY_STEPS)
         shape = (window.row1 - window.row0, window.col1 - window.col0)
         failed = np.zeros(shape, bool)
         if pixels.failed.any():
@@ -204,16 +242,24 @@ class SlideReading:
         }
         return parts, time.monotonic() - started
 
-    def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool) -> None:
+    def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool, scanning: bool) -> None:
         core = np.s_[window.row0 : window.row1, window.col0 : window.col1]
         # only wanted cells: what else a window happens to show depends on where the cuts lie
         mine = wanted[core]
-        self.maps.probability[core] = np.where(mine, parts["p"], self.maps.probability[core])
-        self.maps.failed[core] = np.where(mine, parts["failed"], self.maps.failed[core])
-        self.maps.read[core] |= mine & ~parts["failed"]
+        if scanning:
+            seen = np.where(parts["failed"], PROBABILITY_STEPS, parts["p"])
+            self.maps.scanned[core] = np.where(mine, seen, self.maps.scanned[core])
+        if first or not scanning:
+            self.maps.probability[core] = np.where(mine, parts["p"], self.maps.probability[core])
+            self.maps.failed[core] = np.where(mine, parts["failed"], self.maps.failed[core])
+            self.maps.read[core] |= mine & ~parts["failed"]
         if first:
             self.maps.sharpness[core] = np.where(mine, parts["sharpness"], self.maps.sharpness[core])
             self.maps.features.append(parts["features"])
+
+
+def probability_of(steps: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return steps.astype(np.float32) / np.float32(PROBABILITY_STEPS)
 
 
 def _core(window: Window, cells: NDArray[Any]) -> NDArray[Any]:

@@ -6,8 +6,7 @@ eight orientations and a field that is centred on the candidate. Deterministic.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -15,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from analysis.detector.detection import LesionFinding
+from analysis.detector.calibration import logit, sigmoid
+from analysis.detector.detection import LesionFinding, Point
 from analysis.detector.engine import Engine
 from analysis.detector.lesions import SCORE_CELLS, candidates
-from analysis.detector.pixel_source import PixelSource
+from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.side_by_side import side_by_side
 
@@ -26,7 +26,6 @@ FINE_MPP = 0.5
 FIELD_UM = 256.0
 JUDGED_UM = 128.0
 """Only the middle of the field counts: beyond it the network sees the field's edge."""
-SURE = 1e-4
 
 
 def look_again(
@@ -66,8 +65,7 @@ def look_again(
 
 def both_looks(first: float, second: float) -> float:
     """Mean in log odds."""
-    mean = (_logit(first) + _logit(second)) / 2
-    return round(1 / (1 + math.exp(-mean)), 4)
+    return round(sigmoid((logit(first) + logit(second)) / 2), 4)
 
 
 def second_score(source: PixelSource, engine: Engine, lesion: LesionFinding, *, mpp: float) -> float:
@@ -75,10 +73,47 @@ def second_score(source: PixelSource, engine: Engine, lesion: LesionFinding, *, 
     return _score(source, engine, lesion, _field(source, lesion, mpp=mpp))
 
 
+def glance(
+    source: PixelSource,
+    engine: Engine,
+    places: Sequence[Point],
+    *,
+    mpp: float,
+    on_progress: Callable[[str, float], None],
+    before_each: Callable[[], None],
+) -> list[float]:
+    """The strongest that the network says near each place (level-0 px), seen once, the way the slide lies."""
+    side = round(FIELD_UM / mpp / 64) * 64
+    fields = [_around(source, place, side=side, mpp=mpp) for place in places]
+    source.prefetch(fields)
+    said: list[float] = []
+
+    def calls() -> Iterator[Callable[[], float]]:
+        for field in fields:
+            before_each()
+            yield partial(_seen_once, source.read_at_mpp(*field).rgb, engine)
+
+    with ThreadPoolExecutor(engine.workers, thread_name_prefix="glance") as pool:
+        for score in side_by_side(pool, calls(), at_once=engine.workers):
+            said.append(score)
+            on_progress("glance", len(said) / len(fields))
+    return said
+
+
+def _seen_once(field: NDArray[np.uint8], engine: Engine) -> float:
+    return _strongest(_map_of(field[None], engine)[0].ravel())
+
+
 def _score(source: PixelSource, engine: Engine, lesion: LesionFinding, field: NDArray[np.uint8]) -> float:
-    p = _map_of(field, engine)
-    inside = p[_shape_near_peak(source, lesion)]
-    return float(np.sort(inside)[-SCORE_CELLS:].mean())
+    turned = [np.rot90(mirrored, k) for mirrored in (field, field[:, ::-1]) for k in range(4)]
+    maps = _map_of(np.stack(turned), engine)
+    back = [np.rot90(one, -(i % 4)) for i, one in enumerate(maps)]
+    mean: NDArray[np.float32] = np.mean([one if i < 4 else one[:, ::-1] for i, one in enumerate(back)], axis=0)
+    return _strongest(mean[_shape_near_peak(source, lesion)])
+
+
+def _strongest(cells: NDArray[np.float32]) -> float:
+    return float(np.sort(cells)[-SCORE_CELLS:].mean())
 
 
 def _field(source: PixelSource, lesion: LesionFinding, *, mpp: float) -> NDArray[np.uint8]:
@@ -88,26 +123,28 @@ def _field(source: PixelSource, lesion: LesionFinding, *, mpp: float) -> NDArray
     side = round(FIELD_UM / mpp / 64) * 64
     fine = mpp > FINE_MPP and max(source.mpp_x, source.mpp_y) <= FINE_MPP * 1.05
     factor = round(mpp / FINE_MPP) if fine else 1
-    half_um = side * mpp / 2
-    x0, y0 = lesion.peak[0] - half_um / source.mpp_x, lesion.peak[1] - half_um / source.mpp_y
-    rgb = source.read_at_mpp(x0, y0, side * factor, side * factor, mpp / factor).rgb
+    rgb = source.read_at_mpp(*_around(source, lesion.peak, side=side * factor, mpp=mpp / factor)).rgb
     if factor == 1:
         return rgb
     mean = rgb.reshape(side, factor, side, factor, 3).mean(axis=(1, 3), dtype=np.float32)
     return np.rint(mean).astype(np.uint8)
 
 
-def _map_of(field: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
-    """Mean map of the middle, cells of MAP_MPP, over the eight orientations turned back."""
-    turned = [np.rot90(mirrored, k) for mirrored in (field, field[:, ::-1]) for k in range(4)]
-    p = engine.read(np.stack(turned)).probability
-    back = [np.rot90(one, -(i % 4)) for i, one in enumerate(p)]
-    mean = np.mean([one if i < 4 else one[:, ::-1] for i, one in enumerate(back)], axis=0)
-    per_cell = round(len(mean) / (FIELD_UM / MAP_MPP))
-    cells = len(mean) // per_cell
-    grid = mean.reshape(cells, per_cell, cells, per_cell).mean(axis=(1, 3))
-    rim = (cells - round(JUDGED_UM / MAP_MPP)) // 2
-    middle: NDArray[np.float32] = grid[rim : cells - rim, rim : cells - rim]
+def _around(source: PixelSource, place: Point, *, side: int, mpp: float) -> Wanted:
+    assert source.mpp_x
+    assert source.mpp_y
+    half_um = side * mpp / 2
+    x0, y0 = place[0] - half_um / source.mpp_x, place[1] - half_um / source.mpp_y
+    return x0, y0, side, side, mpp
+
+
+def _map_of(fields: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
+    """(n, side, side, 3) -> (n, cells, cells) of MAP_MPP, of the middle of each field."""
+    rim = round((FIELD_UM - JUDGED_UM) / 2 / FIELD_UM * fields.shape[1])
+    p = engine.read(fields, margin_px=rim).probability
+    cells = round(JUDGED_UM / MAP_MPP)
+    per_cell = p.shape[1] // cells
+    middle: NDArray[np.float32] = p.reshape(len(p), cells, per_cell, cells, per_cell).mean(axis=(2, 4))
     return middle
 
 
@@ -126,8 +163,3 @@ def _shape_near_peak(source: PixelSource, lesion: LesionFinding) -> NDArray[np.b
     shape = np.array(image, bool)
     shape[n // 2 - 1 : n // 2 + 1, n // 2 - 1 : n // 2 + 1] = True
     return shape
-
-
-def _logit(p: float) -> float:
-    p = min(max(p, SURE), 1 - SURE)
-    return math.log(p / (1 - p))

@@ -34,6 +34,7 @@ from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weigh
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
+from analysis.detector.training import scan_network
 from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
 from analysis.detector.training.eight_bits import try_eight_bits
 from analysis.detector.training.hard_negatives import FalseFind, look_for_false_finds, use, write_pool
@@ -45,7 +46,7 @@ from analysis.detector.training.slide_folders import SlideFolderError
 from analysis.detector.training.slide_material import add_slides
 from analysis.detector.training.targets import build_targets
 from analysis.detector.training.validation import validation_figures, worth
-from analysis.detector.weights import load_model, save_model
+from analysis.detector.weights import LoadedModel, Scanner, load_model, save_model
 from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
 
@@ -492,6 +493,10 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, slides=(), slide_splits="", folder=""))
     start = Path(config.train.start_from).name
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start))
+    scanner: Scanner | None = None
+    if config.scan.steps:
+        model = LoadedModel(version, "", network.requires_grad_(False), config, card, int8)
+        scanner, card["scan"] = scan_network.learn(model, material, trainer.rng, say=say)
     save_model(
         trainer.folder / "model",
         state=trainer.average,
@@ -499,6 +504,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
         version=f"{config.name}-{version}",
         card=card,
         int8=int8,
+        scanner=scanner,
     )
     say(json.dumps(card["test"]))
     return trainer.folder / "model"

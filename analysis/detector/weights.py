@@ -1,7 +1,9 @@
 """Saving and loading a model version: safetensors and JSON, checked by SHA-256. Nothing pickled is ever loaded."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from analysis.detector.card import CARD_NAME, FORMAT, WEIGHTS_NAME, ModelRefused, file_sha256, read_card, verify_weights
-from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_of_card
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, NetworkConfig, config_of_card
 from analysis.detector.network import eight_bit
 from analysis.detector.network.detector import Detector
 
 __all__ = ["LoadedModel", "ModelRefused", "load_model", "read_card", "save_model"]
+
+SCAN_PREFIX = "scan."
+"""Of the scan network's tensors in a weights file."""
+Scanner = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+"""The scan network's state and its 8-bit ranges."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,8 @@ class LoadedModel:
     card: dict[str, Any]
     int8: dict[str, Tensor] = field(default_factory=dict)
     """What `network.eight_bit.measure` found; empty: to be read in floats alone."""
+    scanner: "LoadedModel | None" = None
+    """The small network that scans for `fast` (`training/scan_network.py`), as a model of its own; None: `network` scans."""
 
 
 def save_model(
@@ -39,11 +48,14 @@ def save_model(
     version: str,
     card: dict[str, Any],
     int8: dict[str, Tensor] | None = None,
+    scanner: Scanner | None = None,
 ) -> str:
-    """Write weights (with the 8-bit ranges, if any) and card, each whole or not at all; returns the weights' SHA-256."""
+    """Write weights (with the 8-bit ranges and the scan network, if any) and card, each whole or not at all; returns the
+    weights' SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().contiguous().clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    tensors |= {eight_bit.PREFIX + name: value.contiguous() for name, value in (int8 or {}).items()}
+    tensors = _tensors(state, int8 or {})
+    if scanner is not None:
+        tensors |= {SCAN_PREFIX + name: value for name, value in _tensors(*scanner).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
     save_file(tensors, unfinished)
     unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
@@ -52,6 +64,11 @@ def save_model(
     content = {"format": FORMAT, "version": version, "sha256": sha256, "config": config.to_json(), "card": card}
     write_card(folder, content)
     return sha256
+
+
+def _tensors(state: Mapping[str, Tensor], int8: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors = {k: v.detach().contiguous().clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    return tensors | {eight_bit.PREFIX + name: value.contiguous() for name, value in int8.items()}
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:
@@ -65,26 +82,46 @@ def load_model(folder: Path) -> LoadedModel:
     content = verify_weights(folder)
     try:
         config = config_of_card(content["config"])
-        network = Detector(config.network)
-        stored = load_file(folder / WEIGHTS_NAME)
-        prefix = eight_bit.PREFIX
-        int8 = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-        state = {name: value for name, value in stored.items() if not name.startswith(prefix)}
-        left_out = network.load_state_dict(state, strict=False)
-        if int8:
-            eight_bit.check(network, int8)
+        stored, of_scan = _parted(load_file(folder / WEIGHTS_NAME), SCAN_PREFIX)
+        network, int8 = _network_of(stored, config.network)
+        model = LoadedModel(
+            version=str(content["version"]),
+            sha256=str(content["sha256"]),
+            network=network,
+            config=config,
+            card=content["card"],
+            int8=int8,
+        )
+        if not of_scan:
+            return model
+        scanner, scan_int8 = _network_of(of_scan, config.scan.network)
     except (ConfigurationError, SafetensorError, RuntimeError, TypeError, eight_bit.RangesDoNotFit) as problem:
         raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card ({problem})") from problem
+    train = dataclasses.replace(config.train, pretrained=False)
+    alone = dataclasses.replace(config, network=config.scan.network, train=train)
+    return dataclasses.replace(
+        model, scanner=dataclasses.replace(model, network=scanner, config=alone, int8=scan_int8, scanner=None)
+    )
+
+
+def _parted(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Those without the prefix, and those with it, by the rest of their names."""
+    return (
+        {name: value for name, value in tensors.items() if not name.startswith(prefix)},
+        {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)},
+    )
+
+
+def _network_of(stored: Mapping[str, Tensor], config: NetworkConfig) -> tuple[Detector, dict[str, Tensor]]:
+    """Raises RuntimeError and RangesDoNotFit where the tensors are not of this network."""
+    state, int8 = _parted(stored, eight_bit.PREFIX)
+    network = Detector(config)
+    left_out = network.load_state_dict(state, strict=False)
     missing = [k for k in left_out.missing_keys if not k.endswith("num_batches_tracked")]
     if missing or left_out.unexpected_keys:
-        raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card")
+        raise RuntimeError(f"it has {len(missing)} tensors less and {len(left_out.unexpected_keys)} more")
+    if int8:
+        eight_bit.check(network, int8)
     network.eval().requires_grad_(False)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return LoadedModel(
-        version=str(content["version"]),
-        sha256=str(content["sha256"]),
-        network=network,
-        config=config,
-        card=content["card"],
-        int8=int8,
-    )
+    return network, int8

@@ -6,6 +6,7 @@ cell's surroundings and not on where the tile was cut. Architecture: Tan and Le 
 which the ImageNet weights were trained. ResNet: He et al. 2016 (arXiv 1512.03385), basic blocks; from random weights.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,8 @@ LITE0 = (
     Stage(3, 1, 6, 320, 1),
 )
 STEM_CHANNELS = 32
+LITE0_HALF = tuple(dataclasses.replace(stage, channels=stage.channels // 2) for stage in LITE0)
+"""Half of the channels everywhere, a quarter of the products."""
 
 
 class SameConv(nn.Conv2d):
@@ -82,12 +85,13 @@ class LiteBackbone(nn.Module):
     reach_px = (16, 32)
     """How far `early` and `middle` look beyond a cell of their maps, at most."""
 
-    def __init__(self, *, last_stride: int) -> None:
+    def __init__(self, *, last_stride: int, half: bool = False) -> None:
         super().__init__()
-        stages = LITE0 if last_stride == 32 else LITE0[:5]
-        self.stem = nn.Sequential(SameConv(3, STEM_CHANNELS, 3, stride=2), _norm(STEM_CHANNELS), nn.ReLU6(inplace=True))
+        stages = LITE0_HALF if half else LITE0
+        stages = stages if last_stride == 32 else stages[:5]
+        channels, stride = STEM_CHANNELS // 2 if half else STEM_CHANNELS, 2
+        self.stem = nn.Sequential(SameConv(3, channels, 3, stride=2), _norm(channels), nn.ReLU6(inplace=True))
         self.stages = nn.ModuleList()
-        channels, stride = STEM_CHANNELS, 2
         ends: dict[int, tuple[int, int]] = {}
         for index, stage in enumerate(stages):
             blocks = []
@@ -204,11 +208,14 @@ class ResNetBackbone(nn.Module):
         return maps
 
 
+HALF_LITE = "efficientnet-lite0-half"
+
+
 def build_backbone(name: str, *, last_stride: int) -> LiteBackbone | ResNetBackbone:
     """A trunk of `configuration.BACKBONES` with random weights."""
     if name in RESNET_BLOCKS:
         return ResNetBackbone(name, last_stride=last_stride)
-    return LiteBackbone(last_stride=last_stride)
+    return LiteBackbone(last_stride=last_stride, half=name == HALF_LITE)
 
 
 def load_imagenet_weights(backbone: LiteBackbone) -> None:

@@ -36,6 +36,8 @@ class Material:
     test_hard_negative: PatchSet
     regions: RegionMaker | SlideRegions | MixedRegions | None
 
+    unlabelled: PatchSet | None = None
+    """Of the training folds, without a label."""
     slides: AnnotatedRegions | None = None
     """Regions of annotated slides; they are drawn from through `regions`."""
     slide_validation: tuple[Field, ...] = ()
@@ -103,6 +105,7 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
         test=patches.where(test_fold & known),
         test_hard_negative=hard.where(hard.fold == data.test_fold),
         regions=regions,
+        unlabelled=patches.where(~test_fold & ~known & ~kept & own),
     )
 
 

@@ -49,7 +49,15 @@ def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("model")
     config = DetectorConfig(
         network=SMALL,
-        read=ReadConfig(seed_probability=0.3, grow_probability=0.25, candidate_score=0.0, second_look=False),
+        read=ReadConfig(
+            seed_probability=0.3,
+            grow_probability=0.25,
+            candidate_score=0.0,
+            second_look=False,
+            scan_score=0.05,
+            scan_grow_probability=0.04,
+            glance_score=0.0,
+        ),
     )
     save_model(folder, state=small_network.state_dict(), config=config, version="small-1", card={"name": "small"})
     return load_model(folder)

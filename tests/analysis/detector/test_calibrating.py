@@ -195,14 +195,30 @@ def test_a_sensitivity_that_no_score_reaches_is_said_so() -> None:
     assert "not reached at any score (1 of 2" in found["rule"]
 
 
+def seen(peaks: dict[int, float], scores: dict[int, float], *, itc: int = 0) -> ValidationRecord:
+    """One slide: the highest probability in each true lesion, and the score of what was found there."""
+    record, _ = simulated_record(slides=1, seed=1)
+    truth = tuple({"label": i, "itc": i == itc, "peak": p} for i, p in peaks.items())
+    lesions = tuple({**record.slides[0].lesions[0], "hit": i, "score": p} for i, p in scores.items())
+    return dataclasses.replace(record, slides=(dataclasses.replace(record.slides[0], truth=truth, lesions=lesions),))
+
+
 def test_the_suspicion_threshold_lets_nearly_every_lesion_through() -> None:
-    record, _ = simulated_record(slides=10, seed=1)
-    peaks = [0.1 + i / 100 for i in range(50)]
-    truth = tuple({"label": i, "itc": False, "peak": p} for i, p in enumerate(peaks))
-    scanned = dataclasses.replace(record, slides=(dataclasses.replace(record.slides[0], truth=truth),))
-    assert suspicion_threshold(scanned, share=0.98)["value"] == pytest.approx(0.105)
-    assert suspicion_threshold(scanned, share=0.98)["reached"] == 49
-    assert suspicion_threshold(scanned, share=1.0)["value"] == pytest.approx(0.095)
+    peaks = {i: 0.09 + i / 100 for i in range(1, 51)}
+    scanned, reading = seen(peaks, {}), seen(peaks, dict.fromkeys(peaks, 0.9))
+    assert suspicion_threshold(scanned, reading, share=0.98)["value"] == pytest.approx(0.105)
+    assert suspicion_threshold(scanned, reading, share=0.98)["reached"] == 49
+    assert suspicion_threshold(scanned, reading, share=1.0)["value"] == pytest.approx(0.095)
+
+
+def test_what_the_reading_does_not_find_no_scan_can_lose() -> None:
+    peaks = {1: 0.3, 2: 0.1, 3: 0.05}
+    # of two lesions the second lies under the threshold that finds half of them; the third is of isolated cells
+    reading = seen(peaks, {1: 0.9, 2: 0.2, 3: 0.95}, itc=3)
+    found = suspicion_threshold(seen(peaks, {}, itc=3), reading, sensitivity=0.5, share=1.0)
+    assert (found["lesions"], found["value"]) == (1, pytest.approx(0.295))
+    with pytest.raises(CannotCalibrate):
+        suspicion_threshold(reading, seen(peaks, {}, itc=3))
 
 
 def test_parts_hold_tumour_slides_evenly_and_do_not_depend_on_order() -> None:

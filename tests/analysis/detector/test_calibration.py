@@ -146,7 +146,7 @@ def test_the_command_keeps_threshold_suspicion_limit_and_drift_reference_in_the_
     assert said["drift_reference_slides"] == 60
     after = load_model(folder)
     assert after.card["threshold"] == said["calibration"]["threshold"]["score"]
-    assert after.config.read.suspicious_probability == said["suspicion"]["value"]
+    assert after.config.read.scan_score == said["suspicion"]["value"]
     assert after.sha256 == before.sha256
 
 

@@ -1,0 +1,81 @@
+"""What the map of the scan is good for: where `fast` reads, and how far a find may be believed.
+
+A network of its own scans at a coarse spacing (`training/scan_network.py`). It errs in other places than the network that
+reads: on composed validation slides each true find above the threshold has the scan's support, of the false ones half.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from analysis.detector.calibration import logit, sigmoid
+from analysis.detector.configuration import ReadConfig
+from analysis.detector.detection import LesionFinding
+from analysis.detector.engine import Engine
+from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_foci
+from analysis.detector.pixel_source import PixelSource
+from analysis.detector.reading_plan import Grid
+from analysis.detector.second_look import glance
+
+RIM_CELLS = 4
+"""What is read around the finds of the scan at first; where one reaches further, more is read."""
+
+Probabilities = NDArray[np.float32]
+Cells = NDArray[np.bool_]
+
+
+def where_to_read(
+    p: Probabilities,
+    source: PixelSource,
+    engine: Engine,
+    *,
+    grid: Grid,
+    rules: ReadConfig,
+    on_progress: Callable[[str, float], None],
+    before_each: Callable[[], None],
+) -> Cells:
+    """Cells (rows, cols) in and around the finds of the scan that a glance at the reading's spacing confirms."""
+    labels, foci = find_foci(p, rules=LesionRules(seed=rules.scan_score, grow=rules.scan_grow_probability))
+    foci = [focus for focus in foci if focus.score >= rules.scan_score]
+    places = [focus.peak(grid) for focus in foci]
+    seen = glance(source, engine, places, mpp=rules.mpp, on_progress=on_progress, before_each=before_each)
+    kept = [focus.number for focus, score in zip(foci, seen, strict=True) if score >= rules.glance_score]
+    return _widened(np.isin(labels, kept) & (p >= rules.scan_score), RIM_CELLS)
+
+
+def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfig) -> Cells:
+    """Cells of `tissue` not measured yet that a find of the `measured` ones goes on into, and what surrounds them."""
+    known = np.where(measured, p, np.float32(0))
+    labels, foci = find_foci(known, rules=LesionRules(seed=rules.seed_probability, grow=rules.grow_probability))
+    candidates = [focus.number for focus in foci if focus.score >= rules.candidate_score]
+    reached = _widened(np.isin(labels, candidates), 1) & tissue & ~measured
+    return _widened(reached, RIM_CELLS) & tissue & ~measured
+
+
+def _widened(cells: Cells, rim: int) -> Cells:
+    return np.asarray(binary_dilation(cells, np.ones((3, 3)), rim), bool) if cells.any() else cells
+
+
+def capped(
+    lesions: Sequence[LesionFinding], scanned: Probabilities, *, grid: Grid, most_above: float
+) -> tuple[LesionFinding, ...]:
+    """The same lesions, strongest first; none is believed by more than `most_above`, in log odds, than the scan believes in
+    its place."""
+    believed = [dataclasses.replace(le, score=_at_most(le, scanned, grid, most_above)) for le in lesions]
+    believed.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
+    return tuple(dataclasses.replace(lesion, rank=rank) for rank, lesion in enumerate(believed, start=1))
+
+
+def _at_most(lesion: LesionFinding, scanned: Probabilities, grid: Grid, most_above: float) -> float:
+    left, top = _floor(lesion.bbox0[0] / grid.cell_x0), _floor(lesion.bbox0[1] / grid.cell_y0)
+    right, bottom = math.ceil(lesion.bbox0[2] / grid.cell_x0 - 1e-6), math.ceil(lesion.bbox0[3] / grid.cell_y0 - 1e-6)
+    said = float(np.sort(scanned[top:bottom, left:right], axis=None)[-SCORE_CELLS:].mean())
+    return min(lesion.score, round(sigmoid(logit(said) + most_above), 4))
+
+
+def _floor(value: float) -> int:
+    return math.floor(value + 1e-6)
