@@ -35,7 +35,8 @@ class LesionFinding:
     box_score: float | None
     """Score of the best box of the box tower that is centred in the lesion."""
     second_look: float | None = None
-    """What the second look alone said (0..1); None where there was none. `score` holds both looks then."""
+    """What the second look alone said (0..1); None where there was none. `score` holds both looks then, unless the scan
+    believes less (`scan.capped`)."""
     probability: float | None = None
     """Calibrated: of validation lesions with this value, that share was tumour. None when the model is not calibrated."""
 

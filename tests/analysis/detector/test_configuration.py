@@ -35,7 +35,10 @@ def test_a_configuration_survives_json() -> None:
         ({"network": 3}, "network must be a table"),
         ({"network": {"attention": "everywhere"}}, "none, class, box or both"),
         ({"network": {"gate_windows": [15, 9, 5]}}, "four odd numbers"),
-        ({"network": {"backbone": "resnet50"}}, "is not known; use efficientnet-lite0, efficientnet-lite0-half, resnet18, resnet34"),
+        (
+            {"network": {"backbone": "resnet50"}},
+            "is not known; use efficientnet-lite0, efficientnet-lite0-half, resnet18, resnet34",
+        ),
         ({"network": {"backbone": "resnet18"}}, "there are no weights for resnet18"),
         ({"network": {"gate": "wide"}}, "windowed or global"),
         ({"network": {"heads": "none"}}, "both, mask or box"),
