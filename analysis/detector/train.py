@@ -528,6 +528,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stopped:
         print(f"{stopped}; the same command goes on from there", file=sys.stderr)
         return 130
+    except KeyboardInterrupt:  # after the last step, while the model is judged and its scan network learns
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except (
         ConfigurationError,
         ModelRefused,

@@ -23,6 +23,7 @@ from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import InvertedResidual, LiteBackbone
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchSet
+from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
 from analysis.detector.training.material import Material
 from analysis.detector.weights import LoadedModel, Scanner
@@ -126,9 +127,11 @@ def taught_fields(
     factor = config.read.mpp / config.read.scan_mpp
     for rgb in _fields(material, config, rng, count=count):
         p = teacher.read(rgb[None]).probability[0]
-        per_cell = round(stride / factor) // teacher.dense_stride
-        cells = len(p) // per_cell
-        strongest = _means(p, 2).reshape(cells, per_cell // 2, cells, per_cell // 2).max(axis=(1, 3))
+        map_cell = max(1, round(MAP_MPP / config.read.mpp) // teacher.dense_stride)
+        per_cell = round(stride / factor) // teacher.dense_stride // map_cell
+        as_mapped = _means(p, map_cell)
+        cells = len(as_mapped) // per_cell
+        strongest = as_mapped.reshape(cells, per_cell, cells, per_cell).max(axis=(1, 3))
         scanned = rescale(rgb[None], factor=factor, side=round(len(rgb) * factor))[0]
         yield TaughtField(scanned, strongest.astype(np.float32))
 

@@ -184,18 +184,22 @@ def test_with_half_the_room_the_weightiest_channels_are_kept(small_network: Dete
     assert torch.equal(half.backbone.stem[0].weight, small_network.backbone.stem[0].weight[kept])  # type: ignore[index,union-attr]
 
 
+@pytest.mark.parametrize("dense_stride", [4, 8])
 def test_it_is_taught_the_strongest_word_of_the_reading_in_each_cell(
-    small_model: LoadedModel, material: Material
+    small_model: LoadedModel, material: Material, dense_stride: int
 ) -> None:
     config = dataclasses.replace(small_model.config, scan=SCAN)
-    engine = open_engine(small_model, "torch", workers=1)
+    torch.manual_seed(9)
+    network = small_model.network if dense_stride == 4 else Detector(dataclasses.replace(SMALL, dense_stride=8)).eval()
+    engine = open_engine(dataclasses.replace(small_model, network=network), "torch", workers=1)
     rng = np.random.default_rng(3)
     field = next(scan_network.taught_fields(engine, material, config, rng, count=1, stride=8))
     assert field.rgb.shape == (160, 160, 3)
     assert field.target.shape == (20, 20)
     (rgb,) = scan_network._fields(material, config, np.random.default_rng(3), count=1)
     p = engine.read(rgb[None]).probability[0]
-    by_hand = max(p[y : y + 2, x : x + 2].mean() for y in (8, 10) for x in (12, 14))
+    n = 8 // dense_stride  # of its values in a cell of the whole-slide map; four of those make one of the scan's
+    by_hand = max(p[y * n : (y + 1) * n, x * n : (x + 1) * n].mean() for y in (4, 5) for x in (6, 7))
     assert field.target[2, 3] == pytest.approx(by_hand, abs=1e-6)
 
 
