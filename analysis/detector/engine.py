@@ -84,8 +84,11 @@ class Engine(Protocol):
     """Memory that a worker needs for a pixel of a window."""
     dense_stride: int
     """Pixels between the cells of the probability."""
-    scanner: "Engine"
-    """What reads at the scan's spacing: this engine, or one of its kind with the small network for it."""
+
+    @property
+    def scanner(self) -> "Engine":
+        """What reads at the scan's spacing: this engine, or one of its kind with the small network for it."""
+        ...
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
         """rgb (B, H, W, 3), sides multiples of 32; `margin_px` (a multiple of 32) is cut off all sides of the answer."""
@@ -116,7 +119,7 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
     if (name, workers, scans) not in opened:
         engine = _open(model, name, workers)
         if model.scanner is not None:
-            engine.scanner = _open_beside(engine, model.scanner)
+            engine.beside = _open_beside(engine, model.scanner)
         opened[name, workers, scans] = engine
     return opened[name, workers, scans]
 
@@ -251,7 +254,8 @@ class _Parts:
 
     def __init__(self, network: Detector, *, workers: int) -> None:
         self.workers = workers
-        self.scanner: Engine = self
+        # not itself: an engine that holds itself is freed late, wherever the collector happens to run
+        self.beside: Engine | None = None
         self.bytes_per_px, self.strip_px = BYTES_PER_PX, STRIP_PX
         self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
@@ -259,6 +263,11 @@ class _Parts:
         # a class tower that stands in for the dense branch looks as far as towers do
         self.has_towers = network.config.heads != "mask"
         self.head_reach = HEAD_REACH_PX[self.dense_stride] if network.config.heads != "box" else sys.maxsize
+
+    @property
+    def scanner(self) -> Engine:
+        """As Engine's."""
+        return self.beside or self
 
     def maps(self, rgb: NDArray[np.uint8]) -> Maps:
         """Those maps of the backbone that are used, finest first."""

@@ -2,7 +2,9 @@
 
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,22 @@ def test_it_is_kept_with_the_weights_and_under_their_digest(small_network: Detec
     assert model.scanner.sha256 == model.sha256
     for name, value in model.scanner.network.state_dict().items():
         assert torch.equal(value, small.state_dict()[name]), name
+
+
+def test_an_engine_goes_when_nothing_holds_it_any_more(small_network: Detector, tmp_path: Path) -> None:
+    """Not when the collector next runs, in whatever thread that is: OpenVINO's objects do not bear it."""
+    for scans in (True, False):
+        model = saved(tmp_path, copy.deepcopy(small_network), Detector(SCAN.network))
+        engine = weakref.ref(
+            open_engine(dataclasses.replace(model, scanner=model.scanner if scanner else None), "torch")
+        )
+        assert engine() is not None
+        gc.disable()
+        try:
+            del model
+            assert engine() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.parametrize("damage", ["missing", "other"])
