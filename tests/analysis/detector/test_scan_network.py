@@ -156,9 +156,7 @@ def test_an_engine_goes_when_nothing_holds_it_any_more(small_network: Detector, 
     """Not when the collector next runs, in whatever thread that is: OpenVINO's objects do not bear it."""
     for scans in (True, False):
         model = saved(tmp_path, copy.deepcopy(small_network), Detector(SCAN.network))
-        engine = weakref.ref(
-            open_engine(dataclasses.replace(model, scanner=model.scanner if scanner else None), "torch")
-        )
+        engine = weakref.ref(open_engine(dataclasses.replace(model, scanner=model.scanner if scans else None), "torch"))
         assert engine() is not None
         gc.disable()
         try:
