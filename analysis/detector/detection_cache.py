@@ -27,6 +27,7 @@ _NOT_READING = {
     "calibrating.py",
     "compose.py",
     "detection_cache.py",
+    "distil.py",
     "evaluate.py",
     "model_card.py",
     "patch_file.py",
@@ -39,6 +40,7 @@ _NOT_READING = {
     "study.py",
     "train.py",
     "validation_record.py",
+    "version_command.py",
     "weights_file.py",
 }
 """Modules that judge or train, and have no part in what is found on a slide."""

@@ -1,30 +1,26 @@
 """A small scan network for a model version: `python -m analysis.detector.distil MODEL --out FOLDER --version NAME`.
 
 Training makes one by itself where its configuration asks for it (`scan.steps`); this is for versions that were trained
-before, or for another size. The weights that read stay as they are; what `standard` was calibrated on still holds, and
-what was measured of `fast` is left out of the card: calibrate it anew.
+before, or for another size. The weights that read stay as they are, and what patches say of them; but both profiles ask the
+scan, so that all that was fitted to or measured on slides is left out of the card: evaluate and calibrate anew.
 """
 
-import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from analysis.detector.card import ModelRefused, default_model_folder, read_card
 from analysis.detector.configuration import ConfigurationError
-from analysis.detector.patch_file import PatchFileError
-from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training import scan_network
 from analysis.detector.training.material import load_material
-from analysis.detector.weights import LoadedModel, load_model, save_model, write_card
+from analysis.detector.version_command import make_version, parser_of
+from analysis.detector.weights import LoadedModel, save_model
 
 STEPS = 1500
+FITTED_TO_SLIDES = ("calibration", "drift_reference", "suspicion", "threshold")
 
 
 def with_scanner(model: LoadedModel, folder: Path, *, version: str, steps: int, say: Any = print) -> str:
@@ -39,52 +35,37 @@ def with_scanner(model: LoadedModel, folder: Path, *, version: str, steps: int, 
             f"{model.version} names no patches: the slides it was trained on are not kept in its card; train it again "
             "with scan.steps in its configuration"
         )
-    torch.manual_seed(config.train.seed)
     taught = dataclasses.replace(model, config=config)
     try:
-        scanner, said = scan_network.learn(taught, material, np.random.default_rng(config.train.seed), say=say)
+        scanner, said = scan_network.learn(taught, material, seed=config.train.seed, say=say)
     finally:
         material.close()
     state = dict(model.network.state_dict())
-    sha256 = save_model(folder, state=state, config=config, version=version, card={}, int8=model.int8, scanner=scanner)
-    content = read_card(folder)
-    content["card"] = {**without_fast(model.card, sha256=sha256), "scan": said}
-    write_card(folder, content)
-    return sha256
+    card = {**without_slides(model.card), "scan": said}
+    return save_model(folder, state=state, config=config, version=version, card=card, int8=model.int8, scanner=scanner)
 
 
-def without_fast(card: Mapping[str, Any], *, sha256: str) -> dict[str, Any]:
-    """The card without what depends on the scan. `sha256`: of the new weights file, in which the reading's are as before."""
-    kept = {key: value for key, value in card.items() if key != "suspicion"}
-    for key in ("calibration", "drift_reference"):
-        kept[key] = {profile: one for profile, one in card.get(key, {}).items() if profile == "standard"}
-    kept["calibration"] = {name: {**one, "weights_sha256": sha256} for name, one in kept["calibration"].items()}
-    kept["evaluation"] = {name: one for name, one in card.get("evaluation", {}).items() if name != "slides_fast"}
+def without_slides(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The card without what reading slides has put into it."""
+    kept = {key: value for key, value in card.items() if key not in FITTED_TO_SLIDES}
+    kept["evaluation"] = {k: v for k, v in card.get("evaluation", {}).items() if not k.startswith("slides")}
     return kept
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.detector.distil", description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="(default: the shipped one)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--version", required=True, metavar="NAME")
+    parser = parser_of("distil", __doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=STEPS)
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    try:
-        model = load_model(options.model or default_model_folder())
-        sha256 = with_scanner(
+    return make_version(
+        parser,
+        arguments,
+        lambda model, options: with_scanner(
             model,
             options.out,
             version=options.version,
             steps=options.steps,
             say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-    except (ModelRefused, ConfigurationError, PatchFileError, ReferenceDataMissing, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(json.dumps({"written": str(options.out), "version": options.version, "sha256": sha256}))
-    return 0
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
     workers = workers or cores_at_hand()
     opened = _opened.setdefault(model.network, {})
-    scans = 0 if model.scanner is None else id(model.scanner.network)
+    scans = None if model.scanner is None else model.scanner.network
     if (name, workers, scans) not in opened:
         engine = _open(model, name, workers)
         if model.scanner is not None:
@@ -138,7 +138,9 @@ def usual_engine(model: LoadedModel) -> str:
     return "openvino-int8" if model.int8 else "openvino"
 
 
-_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, int], _Parts]]" = weakref.WeakKeyDictionary()
+_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, Detector | None], _Parts]]" = (
+    weakref.WeakKeyDictionary()
+)
 """Making an OpenVINO engine takes a second or two: it is kept as long as its network is."""
 
 

@@ -142,9 +142,14 @@ def detect(
     on_progress("lesions", 1.0)
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured
-    if engine.scanner is not engine:
-        scanned = probability_of(maps.scanned)
-        lesions = scan.capped(lesions, scanned, grid=grid, most_above=read.most_above_scan)
+    scanned = probability_of(maps.scanned)
+
+    def believed(found: tuple[LesionFinding, ...]) -> tuple[LesionFinding, ...]:
+        if engine.scanner is engine:  # it has no second opinion to ask
+            return found
+        return scan.capped(found, scanned, grid=grid, most_above=read.most_above_scan)
+
+    lesions = believed(lesions)
     looks: dict[str, Look] = {"second_look": second_look.look_again} if read.second_look else {}
     looks["boxes"] = box_support.with_boxes  # of what is still a candidate then: one in three
     for name, look in looks.items():
@@ -158,9 +163,8 @@ def detect(
             on_progress=on_progress,
             before_each=run.stop_if_cancelled,
         )
+        lesions = believed(lesions)
         seconds[name] = time.monotonic() - looked
-        if engine.scanner is not engine:
-            lesions = scan.capped(lesions, scanned, grid=grid, most_above=read.most_above_scan)
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
     found = _result(p, lesions, wanted, maps, overview, blur, grid, model, run, seconds)
     found.seconds["total"] = time.monotonic() - started

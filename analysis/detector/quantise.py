@@ -5,24 +5,19 @@ material. The weights stay as they are; with the ranges beside them they are ano
 anew: what was measured in floats does not hold to the last digit, and is left out of its card.
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.configuration import ConfigurationError
 from analysis.detector.network import eight_bit
-from analysis.detector.patch_file import PatchFileError
-from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training.eight_bits import try_eight_bits
 from analysis.detector.training.material import load_material
 from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.training.validation import validation_figures, worth
-from analysis.detector.weights import LoadedModel, load_model, save_model
+from analysis.detector.version_command import make_version, parser_of
+from analysis.detector.weights import LoadedModel, save_model
 from analysis.metrics.roc import auc
 
 MEASURED_IN_FLOATS = ("calibration", "drift_reference", "suspicion", "evaluation")
@@ -70,20 +65,10 @@ def _refusal(version: str, validation: dict[str, float | None]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m analysis.detector.quantise", description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, nargs="?", metavar="MODEL", help="(default: the shipped one)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--version", required=True, metavar="NAME")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    try:
-        model = load_model(options.model or default_model_folder())
-        sha256 = with_ranges(model, options.out, version=options.version)
-    except (ModelRefused, ConfigurationError, PatchFileError, ReferenceDataMissing, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
-    print(json.dumps({"written": str(options.out), "version": options.version, "sha256": sha256}))
-    return 0
+    parser = parser_of("quantise", __doc__.splitlines()[0])
+    return make_version(
+        parser, arguments, lambda model, options: with_ranges(model, options.out, version=options.version)
+    )
 
 
 if __name__ == "__main__":

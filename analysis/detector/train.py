@@ -496,7 +496,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     scanner: Scanner | None = None
     if config.scan.steps:
         model = LoadedModel(version, "", network.requires_grad_(False), config, card, int8)
-        scanner, card["scan"] = scan_network.learn(model, material, trainer.rng, say=say)
+        scanner, card["scan"] = scan_network.learn(model, material, seed=config.train.seed, say=say)
     save_model(
         trainer.folder / "model",
         state=trainer.average,

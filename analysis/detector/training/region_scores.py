@@ -44,6 +44,7 @@ def judge_regions(network: Detector, regions: list[Region]) -> dict[str, Any]:
     """`dice` of the mask at 0.5 over all known cells, and `box_iou`: mean over lesions of the best box's IoU.
 
     Lesions that touch the edge have no whole box and are left out of `box_iou`; a lesion without any box counts 0.
+    A network that draws none has no `box_iou`.
     """
     both = found = there = 0
     overlaps: list[float] = []
@@ -62,7 +63,7 @@ def judge_regions(network: Detector, regions: list[Region]) -> dict[str, Any]:
         "regions": len(regions),
         "dice": round(2 * both / (found + there), 4) if found + there else None,
         "lesions": len(overlaps),
-        "box_iou": round(float(np.mean(overlaps)), 4) if overlaps else None,
+        "box_iou": round(float(np.mean(overlaps)), 4) if overlaps and network.config.heads != "mask" else None,
     }
 
 

@@ -50,14 +50,16 @@ class TaughtField:
 def learn(
     model: LoadedModel,
     material: Material,
-    rng: np.random.Generator,
     *,
+    seed: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Scanner, dict[str, Any]]:
     """State and 8-bit ranges of the small network that `model.config.scan` describes, and what the card says of it.
 
     `model` is the teacher, and its configuration that of the training. `say` is told now and then how far it is.
     """
+    torch.manual_seed(seed)  # whatever was drawn before: a training that was interrupted ends with the same network
+    rng = np.random.default_rng(seed)
     config, teacher = model.config, open_engine(model)
     steps = config.scan.steps
     small = begin_with(model.network, Detector(config.scan.network))

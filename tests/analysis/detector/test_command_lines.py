@@ -16,7 +16,7 @@ from PIL import Image
 from shapely import affinity
 from shapely.geometry import Polygon
 
-from analysis.detector import compose, evaluate, infer, quantise, train
+from analysis.detector import compose, distil, evaluate, infer, quantise, train
 from analysis.detector.annotations import read_asap, write_asap
 from analysis.detector.composing.slide_file import write_pyramid
 from analysis.detector.configuration import config_from_dict
@@ -136,7 +136,7 @@ def test_the_model_card_page_is_the_one_the_command_writes(tmp_path: Path) -> No
     assert (tmp_path / "card.md").read_text() == (REPOSITORY / "docs/reference/model-card.md").read_text()
 
 
-@pytest.mark.parametrize("command", [infer.main, train.main, compose.main, evaluate.main, quantise.main])
+@pytest.mark.parametrize("command", [infer.main, train.main, compose.main, evaluate.main, quantise.main, distil.main])
 def test_each_command_explains_itself(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command(["--help"])
@@ -171,7 +171,7 @@ def test_a_tiny_run_trains_resumes_and_leaves_a_model(tmp_path: Path) -> None:
     data = f'[data]\nfolder = "{tmp_path}"\npatches = ["p.npz"]\nhard_negatives = []'
     train_part = "[train]\nregions_every = 0\ncoarse_share = 0.0\nwarmup_steps = 2"
     text = text.replace("[data]", data).replace("[train]", train_part).replace("epochs = 2", "epochs = 10")
-    config.write_text(text)
+    config.write_text(text + "\n[scan]\nsteps = 2\n")
     assert train.main([str(config), "--out", str(tmp_path / "run")]) == 0
     with (tmp_path / "run" / "loss.csv").open() as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
@@ -180,7 +180,10 @@ def test_a_tiny_run_trains_resumes_and_leaves_a_model(tmp_path: Path) -> None:
     first = (tmp_path / "run" / "model" / "weights.safetensors").read_bytes()
     assert train.main([str(config), "--out", str(tmp_path / "run")]) == 0
     assert (tmp_path / "run" / "model" / "weights.safetensors").read_bytes() == first
-    made = load_model(tmp_path / "run" / "model")  # its few validation patches are of one class: nothing to judge by
+    made = load_model(tmp_path / "run" / "model")
+    assert made.scanner is not None
+    assert (made.card["scan"]["steps"], made.card["scan"]["fields"]) == (2, 16)
+    # its few validation patches are of one class: nothing to judge by
     assert made.card["int8"]["validation"] == {"float": None, "int8": None}
     assert (made.card["int8"]["used"], made.card["test"]["auc_int8"], made.int8) == (False, None, {})
 
@@ -203,6 +206,29 @@ def test_a_version_trained_before_gets_its_ranges(
     assert "evaluation" not in made.card  # it was measured in floats
     assert made.card["test"]["auc"] == 0.5
     assert 0 <= made.card["test"]["auc_int8"] <= 1
+
+
+def test_a_version_trained_before_gets_a_network_that_scans(
+    tmp_path: Path, small_network: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_patches(tmp_path / "p.npz", n=60)
+    data = {"folder": str(tmp_path), "patches": ["p.npz"], "hard_negatives": []}
+    config = config_from_dict(
+        {"data": data, "train": {"regions_every": 0, "region_px": 128}, "network": dataclasses.asdict(SMALL)}
+    )
+    old = {"evaluation": {"slides_standard": {}, "patches": {}}, "test": {"auc": 0.5}, "threshold": 0.7}
+    save_model(tmp_path / "old", state=small_network.state_dict(), config=config, version="old", card=old)
+    command = [str(tmp_path / "old"), "--out", str(tmp_path / "new"), "--version", "new", "--steps", "2"]
+    assert distil.main(command) == 0
+    made, before = (load_model(tmp_path / name) for name in ("new", "old"))
+    assert json.loads(capsys.readouterr().out)["sha256"] == made.sha256 != before.sha256
+    assert made.scanner is not None
+    assert made.scanner.int8
+    assert all(
+        torch.equal(value, made.network.state_dict()[name]) for name, value in before.network.state_dict().items()
+    )
+    assert made.card["evaluation"] == {"patches": {}}
+    assert "threshold" not in made.card
 
 
 def test_a_version_without_its_material_gets_no_ranges(

@@ -233,8 +233,7 @@ def test_it_learns_what_it_is_taught(small_model: LoadedModel, material: Materia
     untaught = scan_network.begin_with(small_model.network, Detector(SCAN.network)).train()
     with torch.no_grad():
         p = torch.sigmoid(untaught.trunk(to_input(tissue_like(128, 128, seed=50)[None]))[1]).mean().item()
-    torch.manual_seed(8)
-    (state, ranges), card = scan_network.learn(teacher, material, np.random.default_rng(1))
+    (state, ranges), card = scan_network.learn(teacher, material, seed=8)
     assert (card["steps"], card["fields"]) == (60, 16)
     assert card["loss"] < 0.7 * -math.log(p)
     taught = Detector(SCAN.network)
@@ -244,19 +243,9 @@ def test_it_learns_what_it_is_taught(small_model: LoadedModel, material: Materia
     assert model.scanner.int8.keys() == ranges.keys()
 
 
-def test_what_rests_on_the_scan_is_left_out_of_the_card_and_what_does_not_is_kept() -> None:
-    calibration = {"standard": {"profile": "standard"}, "fast": {"profile": "fast"}}
-    card: dict[str, Any] = {
-        "test": {"auc": 0.9},
-        "suspicion": {},
-        "calibration": calibration,
-        "evaluation": {"patches": 1},
-    }
+def test_what_was_measured_on_slides_is_left_out_of_the_card_and_what_patches_say_is_kept() -> None:
+    """Both profiles ask the scan."""
+    card: dict[str, Any] = {"test": {"auc": 0.9}, "suspicion": {}, "threshold": 0.8, "evaluation": {"patches": 1}}
     card["evaluation"] |= {"slides_standard": 2, "slides_fast": 3}
-    card["drift_reference"] = {"standard": {"slides": 9}, "fast": {"slides": 9}}
-    kept = distil.without_fast(card, sha256="new")
-    assert kept["calibration"] == {"standard": {"profile": "standard", "weights_sha256": "new"}}
-    assert kept["evaluation"] == {"patches": 1, "slides_standard": 2}
-    assert kept["drift_reference"] == {"standard": {"slides": 9}}
-    assert "suspicion" not in kept
-    assert kept["test"] == card["test"]
+    card["calibration"] = card["drift_reference"] = {"standard": {}, "fast": {}}
+    assert distil.without_slides(card) == {"test": card["test"], "evaluation": {"patches": 1}}

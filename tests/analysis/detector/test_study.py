@@ -1,5 +1,6 @@
 """Plans of many short trainings: what they ask for, what they leave behind, how they go on."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def test_regions_without_a_found_lesion_have_no_overlap(plan: Path) -> None:
     assert found["lesions"] == 1
     assert 0 <= found["box_iou"] < 0.5
     assert found["dice"] is not None
+    without_boxes = Detector(dataclasses.replace(network.config, heads="mask")).eval()
+    assert judge_regions(without_boxes, [region])["box_iou"] is None
 
 
 def test_an_unknown_study_is_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
