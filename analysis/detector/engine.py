@@ -14,6 +14,7 @@ branch, a third of the cost, sees what is left when the margin is cut off, the t
 """
 
 import ctypes
+import functools
 import importlib.util
 import logging
 import os
@@ -425,6 +426,14 @@ def _openvino_that_keeps_quiet() -> Any:
     return openvino
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """One for the life of the process. Each core gives the thread that makes it a stack for signal handlers and, when freed, the
+    one from before: of two that are freed in the order in which they were made, the second leaves one that is gone, and
+    the next signal (Ctrl-C, a stop of the worker) ends the process with a segmentation fault."""
+    return _openvino_that_keeps_quiet().Core()
+
+
 class OpenVinoEngine(_Parts):
     """One stream with one thread per worker, any size of window; 32-bit floats, or integers of 8 bits with `int8`."""
 
@@ -435,7 +444,7 @@ class OpenVinoEngine(_Parts):
             self.bytes_per_px, self.strip_px = BYTES_PER_PX_INT8, STRIP_PX_INT8
         openvino = _openvino_that_keeps_quiet()
         self.name = f"openvino {openvino.__version__.split('-')[0]}{' int8' if int8 else ''}"
-        self._openvino, self._core = openvino, openvino.Core()
+        self._openvino = openvino
         self._network = eight_bit.quantised(network, int8) if int8 else eight_bit.fused(network)
         self._example = torch.zeros(1, _EXAMPLE_PX, _EXAMPLE_PX, 3, dtype=torch.uint8)
         self._thread, self._making = threading.local(), threading.Lock()
@@ -464,7 +473,7 @@ class OpenVinoEngine(_Parts):
                     # nearly every window has a size of its own: what would be kept for the next of that size only piles up
                     "CPU_RUNTIME_CACHE_CAPACITY": 0,
                 }
-                self._compiled[part] = self._core.compile_model(converted, "CPU", settings)
+                self._compiled[part] = _openvino_core().compile_model(converted, "CPU", settings)
             return self._compiled[part]
 
     def _call(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:

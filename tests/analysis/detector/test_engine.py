@@ -1,5 +1,8 @@
 """The two engines say the same, and a box is looked for only where it can count."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +36,26 @@ def test_openvino_does_not_report_its_use_to_its_maker(small_model: LoadedModel)
 
     OpenVinoEngine(small_model.network, workers=1)
     assert telemetry_utils.tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+ENGINES_COME_AND_GO = """
+import signal
+from analysis.detector.configuration import NetworkConfig
+from analysis.detector.engine import OpenVinoEngine
+from analysis.detector.network.detector import Detector
+
+engines = [OpenVinoEngine(Detector(NetworkConfig(attention="none", heads="mask")).eval(), workers=1) for _ in range(2)]
+while engines:
+    del engines[0]
+signal.signal(signal.SIGINT, lambda number, frame: print("caught"))
+signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_a_signal_is_caught_after_engines_were_freed_in_the_order_in_which_they_were_made() -> None:
+    pytest.importorskip("openvino", reason="needs pip install 'metadet[fast]'")
+    done = subprocess.run([sys.executable, "-c", ENGINES_COME_AND_GO], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "caught"), done.stderr
 
 
 @pytest.mark.parametrize("name", ["torch", "openvino"])
