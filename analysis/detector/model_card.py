@@ -185,6 +185,12 @@ _SLIDE_ROWS = (
 )
 
 
+_SIZE_CLASS_ROWS = (
+    ("size class right, of lesions farther than 10 % from 0.2 and 2.0 mm", "outside_band"),
+    ("size class right, of those that are not flagged as borderline", "outside_band_and_not_flagged"),
+)
+
+
 def _profiles(evaluation: dict[str, Any]) -> list[str]:
     return [name for name in ("slides_standard", "slides_fast") if "froc_2016" in evaluation.get(name, {})]
 
@@ -216,8 +222,9 @@ def _slides(evaluation: dict[str, Any], *, composed: bool) -> list[str]:
     add("false finds a slide", [f"{one['false_positives_per_slide']:.2f}" for one in read])
     add("specificity by slide", [_with_interval(c["specificity"], c["specificity_interval"]) for c in _calls(read)])
     add("sensitivity by slide", [_with_interval(c["sensitivity"], c["sensitivity_interval"]) for c in _calls(read)])
-    right = [one["lesion_classes"]["outside_band"] for one in read]
-    add("size class of lesions right, outside the band", [f"{r['right']} of {r['lesions']}" for r in right])
+    for words, key in _SIZE_CLASS_ROWS:
+        right = [one["lesion_classes"][key] for one in read]
+        add(words, [f"{r['right']} of {r['lesions']}" for r in right])
     pieces = [one["one_lesion_each"] for one in read]
     add("found as one lesion", [f"{p['in_one_piece']} of {p['metastases'] - p['in_no_piece']}" for p in pieces])
     add("cannot assess", [str(one["not_assessed"]) for one in read])
