@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 260, 48, 12, 30, 44
+NUMBER_PX = 34
+"""Numbers nearer to each other than this would overlap: the second is left out."""
 COLOURS = ("#14508c", "#b3541e", "#3f7d3a")
 
 
@@ -16,6 +18,8 @@ class Point:
     mean: float
     low: float
     high: float
+    words: str = ""
+    """Written beside it."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,11 @@ def _panel(panel: Panel) -> str:
         y = y_of(value)
         parts.append(f'<path d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}" stroke="#d5dbe2"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.2f}</text>')
+    written = -math.inf
     for x in sorted({p.x for p in points}):
-        parts.append(f'<text x="{x_of(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:g}</text>')
+        if x_of(x) - written >= NUMBER_PX:
+            written = x_of(x)
+            parts.append(f'<text x="{written:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:g}</text>')
     parts.append(
         f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(panel.x_label)}</text>'
     )
@@ -71,6 +78,8 @@ def _panel(panel: Panel) -> str:
             x = x_of(p.x)
             parts.append(f'<path d="M{x:.1f},{y_of(p.low):.1f}V{y_of(p.high):.1f}" stroke="{colour}"/>')
             parts.append(f'<circle cx="{x:.1f}" cy="{y_of(p.mean):.1f}" r="3.5" fill="{colour}"/>')
+            if p.words:
+                parts.append(f'<text x="{x:.1f}" y="{y_of(p.mean) - 7:.1f}">{html.escape(p.words)}</text>')
         parts.append(
             f'<text x="{WIDTH - RIGHT - 4}" y="{HEIGHT - BOTTOM - 8 - 16 * number}" text-anchor="end" fill="{colour}">'
             f"{html.escape(name)}</text>"
