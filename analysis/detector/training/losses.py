@@ -10,6 +10,9 @@ from analysis.detector.training.targets import LevelTarget, RegionTarget
 WEIGHTS = {"class": 1.0, "box": 1.0, "quality": 0.5, "mask": 1.0, "attention": 0.2, "distance": 0.2}
 FALSE_NEGATIVE_SHARE = 0.7
 LABEL_SMOOTHING = 0.02
+LEAST_LESION_SHARE = 1 / 32
+"""The class loss is one per cell of a lesion, but of no fewer cells than this share: in a batch of normal tissue alone, a
+few false cells would otherwise weigh a hundred times what they do beside a lesion."""
 
 
 def region_losses(out: NetworkOutput, target: RegionTarget) -> dict[str, Tensor]:
@@ -25,7 +28,8 @@ def region_losses(out: NetworkOutput, target: RegionTarget) -> dict[str, Tensor]
     pairs = list(zip(out.levels, target.levels, strict=True))
     cells = sum(int(t.box_cell.sum()) for _, t in pairs)
     lesion_cells = sum(int((t.class_target == 1).sum()) for _, t in pairs)
-    parts["class"] = sum_of(focal_loss(o, t) for o, t in pairs) / max(lesion_cells, 16)
+    known_cells = sum(int((t.class_target >= 0).sum()) for _, t in pairs)
+    parts["class"] = sum_of(focal_loss(o, t) for o, t in pairs) / max(lesion_cells, LEAST_LESION_SHARE * known_cells, 1)
     parts["box"] = sum_of(box_loss(o, t) for o, t in pairs) / max(cells, 1)
     parts["quality"] = sum_of(quality_loss(o, t) for o, t in pairs) / max(lesion_cells, 16)
     parts["attention"] = attention_loss(out.levels[:2], target.levels[:2])

@@ -38,6 +38,17 @@ def test_losses_are_finite_and_have_gradients(regions: list[Region], dense_strid
     assert all(torch.isfinite(g).all() for g in gradients)
 
 
+def test_normal_tissue_alone_weighs_the_same_however_much_of_it_a_batch_holds() -> None:
+    torch.manual_seed(1)
+    network = Detector(SMALL).eval()
+
+    def class_loss(regions: list[Region]) -> float:
+        out = network(to_input(np.stack([r.rgb for r in regions])))
+        return region_losses(out, build_targets(regions, dense_stride=4))["class"].item()
+
+    assert class_loss([region()] * 4) == pytest.approx(class_loss([region()]), rel=1e-3)
+
+
 def test_a_lesion_is_carried_by_the_level_of_its_size_and_the_box_comes_back() -> None:
     left, top, right, bottom = 30, 20, 70, 76
     target = build_targets([region((left, top, right, bottom))], dense_stride=4)
