@@ -57,6 +57,7 @@ LOG_EVERY = 5
 SAY_EVERY_SECONDS = 30.0
 """Where the progress goes to a file; on a terminal one line shows it twice a second."""
 CURVE_EVERY_SECONDS = 10.0
+STOPPING = "\nstopping when the step or round under way is done; Ctrl-C again stops at once, at the last checkpoint\n"
 
 
 @dataclass
@@ -346,6 +347,7 @@ def _noticing_ctrl_c() -> Iterator[list[int]]:
         if pressed:
             raise KeyboardInterrupt
         pressed.append(number)
+        os.write(2, STOPPING.encode())  # print may be what was interrupted
 
     try:
         before = signal.signal(signal.SIGINT, notice)

@@ -173,13 +173,13 @@ def configuration(folder: Path, slides: Path, *, epochs: int = 2) -> Path:
 
 
 def test_a_training_on_slides_stopped_by_ctrl_c_goes_on_to_the_same_weights(
-    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    slides: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slide_material, "VALIDATION_NORMAL_FIELDS", 4)
     monkeypatch.setattr(slide_material, "VALIDATION_FIELDS_PER_LESION", 1)
     config = configuration(tmp_path, slides)
     assert train.main([str(config), "--out", str(tmp_path / "whole")]) == 0
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "5 slides: 3 with lesions (1 of them partly annotated), 2 normal" in said
     assert "in the pool of false finds" in said
 
@@ -194,7 +194,9 @@ def test_a_training_on_slides_stopped_by_ctrl_c_goes_on_to_the_same_weights(
 
     monkeypatch.setattr(train.Trainer, "step", step_and_press)
     assert train.main([str(config), "--out", str(tmp_path / "broken")]) == 130
-    assert "stopped at step 3 of 8; the same command goes on from there" in capsys.readouterr().err
+    errors = capfd.readouterr().err
+    assert "stopping when the step or round under way is done" in errors
+    assert "stopped at step 3 of 8; the same command goes on from there" in errors
     assert not (tmp_path / "broken/model").exists()
     assert train.main([str(config), "--out", str(tmp_path / "broken")]) == 0
     assert steps == list(range(8))
