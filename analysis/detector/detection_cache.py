@@ -73,7 +73,7 @@ class DetectionCache:
         with slide.open("rb") as file:
             content.update(hashlib.file_digest(file, "sha256").digest())
         how = {
-            "weights": model.sha256,
+            **model.reads_by,
             "engine": usual_engine(model),
             "profile": profile,
             "read": dataclasses.asdict(model.config.read),

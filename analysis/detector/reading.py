@@ -111,7 +111,7 @@ class SlideReading:
         self.margin_px, self.scan_margin_px = margin_px or reading, margin_px or scanning
         self.clock = Clock()
         plan = {
-            "model": model.sha256,
+            **model.reads_by,
             "engine": engine.name,
             "profile": profile,
             "read": vars(self.rules),

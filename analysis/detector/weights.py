@@ -39,6 +39,16 @@ class LoadedModel:
     scanner: "LoadedModel | None" = None
     """The small network that scans for `fast` (`training/scan_network.py`), as a model of its own; None: `network` scans."""
 
+    @property
+    def reads_by(self) -> dict[str, Any]:
+        """Which networks of which weights: the digest is that of a file, which may hold two, and not all of it may be used."""
+        scanner = None if self.scanner is None else dataclasses.asdict(self.scanner.config.network)
+        return {
+            "weights": self.sha256,
+            "network": dataclasses.asdict(self.config.network),
+            "scanner": scanner,
+        }
+
 
 def save_model(
     folder: Path,

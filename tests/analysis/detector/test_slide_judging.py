@@ -225,6 +225,18 @@ def test_what_was_found_on_a_slide_is_kept_for_that_slide_and_reading(tmp_path: 
     assert cache.load(slide, small_model, profile="standard") is None
 
 
+def test_what_two_networks_of_one_file_found_is_not_what_one_of_them_finds(
+    tmp_path: Path, small_model: LoadedModel
+) -> None:
+    slide, cache = tmp_path / "a.tif", DetectionCache(tmp_path / "found")
+    slide.write_bytes(b"some slide")
+    small = dataclasses.replace(small_model.config.network, pyramid_channels=8)
+    scanner = dataclasses.replace(small_model, config=dataclasses.replace(small_model.config, network=small))
+    cache.store(slide, dataclasses.replace(small_model, scanner=scanner), detection([]), profile="standard")
+    assert cache.load(slide, small_model, profile="standard") is None
+    assert cache.load(slide, scanner, profile="standard") is None
+
+
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs pip install 'metadet[fast]'")
 def test_what_floats_found_does_not_stand_for_8_bits(tmp_path: Path, small_model: LoadedModel) -> None:
     slide, cache = tmp_path / "a.tif", DetectionCache(tmp_path / "found")
