@@ -94,15 +94,22 @@ def plane(found: dict[str, dict[str, Any]]) -> str:
     return figure(panels)
 
 
+COLUMNS = {
+    "slide_auc": ("slide AUC", 3),
+    "froc_2016": ("FROC", 3),
+    "found_at_any_score": ("found at any score", 3),
+    "false_per_slide_at_90_percent": ("false finds a slide at 90 %", 2),
+    "cpu_s_per_mm2": ("CPU s per mm2", 3),
+}
+
+
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """In Markdown."""
-    head = "| | way | slide AUC | FROC | found at any score | false finds a slide at 90 % | CPU s per mm2 |"
-    rows = [
-        f"| {n} | {name} | {one['slide_auc']:.3f} | {one['froc_2016']:.3f} | {one['found_at_any_score']:.3f} "
-        f"| {one['false_per_slide_at_90_percent']:.2f} | {one['cpu_s_per_mm2']:.3f} |"
-        for n, (name, one) in enumerate(found.items(), 1)
-    ]
-    return "\n".join([head, "|---" * 7 + "|", *rows])
+    """In Markdown; what a way does not reach is left blank."""
+    rows = [["", "way", *(words for words, _ in COLUMNS.values())], ["---"] * (len(COLUMNS) + 2)]
+    for n, (name, one) in enumerate(found.items(), 1):
+        cells = ["" if one[key] is None else f"{one[key]:.{digits}f}" for key, (_, digits) in COLUMNS.items()]
+        rows.append([str(n), name, *cells])
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def main() -> int:
