@@ -89,8 +89,8 @@ def plane(found: dict[str, dict[str, Any]]) -> str:
     numbered.sort(key=lambda pair: pair[1]["cpu_s_per_mm2"])
     panels = []
     for words, key in (("slide AUC", "slide_auc"), ("FROC", "froc_2016")):
-        points = [Point(one["cpu_s_per_mm2"], *(float(one[key]),) * 3, n) for n, one in numbered]
-        panels.append(Panel(f"{words} against cost", "CPU seconds a mm2 of tissue", {words: points}))
+        points = [Point(round(one["cpu_s_per_mm2"], 3), *(float(one[key]),) * 3, n) for n, one in numbered]
+        panels.append(Panel(f"{words} against cost", "CPU seconds a mm2 of tissue", {words: points}, joined=False))
     return figure(panels)
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 420, 260, 48, 12, 30, 44
 NUMBER_PX = 34
 """Numbers nearer to each other than this would overlap: the second is left out."""
+WORDS_PX = 14
+"""Of points nearer to each other, every second one has its words below it."""
 COLOURS = ("#14508c", "#b3541e", "#3f7d3a")
 
 
@@ -28,6 +30,8 @@ class Panel:
     x_label: str
     lines: dict[str, list[Point]]
     """By name; each is sorted by x."""
+    joined: bool = True
+    """Whether what lies between two points means anything."""
 
 
 def figure(panels: Sequence[Panel]) -> str:
@@ -73,13 +77,17 @@ def _panel(panel: Panel) -> str:
     for number, (name, line) in enumerate(panel.lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{x_of(p.x):.1f},{y_of(p.mean):.1f}" for p in line)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for p in line:
+        if panel.joined:
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        below = False
+        for left, p in zip((None, *line), line, strict=False):
             x = x_of(p.x)
             parts.append(f'<path d="M{x:.1f},{y_of(p.low):.1f}V{y_of(p.high):.1f}" stroke="{colour}"/>')
             parts.append(f'<circle cx="{x:.1f}" cy="{y_of(p.mean):.1f}" r="3.5" fill="{colour}"/>')
             if p.words:
-                parts.append(f'<text x="{x:.1f}" y="{y_of(p.mean) - 7:.1f}">{html.escape(p.words)}</text>')
+                below = not below and left is not None and x - x_of(left.x) < WORDS_PX
+                y = y_of(p.mean) + (17 if below else -7)
+                parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{html.escape(p.words)}</text>')
         parts.append(
             f'<text x="{WIDTH - RIGHT - 4}" y="{HEIGHT - BOTTOM - 8 - 16 * number}" text-anchor="end" fill="{colour}">'
             f"{html.escape(name)}</text>"
