@@ -1,6 +1,6 @@
 """What it costs to read a slide: the product's two profiles and two patch pipelines, in one run on the same slides.
 
-    python benchmarks/detection.py [--slides FOLDER] [--slide FILE ...] [--model M] [--patches 64] [--record OUT.json]
+    python benchmarks/detection.py [--slides FOLDER] [--slide FILE ...] [--model M] [--patches 64] [--rounds 2] [--record OUT.json]
 
 Without --slide the slides of benchmarks/detection_slides.py are read (composed in --slides first where they lack; needs the
 reference data). CPU seconds are of this process and of its children, so the product's sandboxed decoding is counted; loading
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -171,29 +171,52 @@ def patch_cost(slide: Path, places: NDArray[np.int64], call: Call, *, mm2: float
 # -- the comparison ------------------------------------------------------------------------------------------------------
 
 
+Rounds = dict[str, list[Cost]]
+"""By name: standard, fast, then `resnet34 torch` and so on; one cost for each round."""
+
+
 def compare(
-    slide: Path, model: LoadedModel, engine: Engine, *, patches: int, engines: Sequence[str]
-) -> dict[str, Cost]:
-    """By name: standard, fast, then `resnet34 torch` and so on. The peers are timed after the product."""
+    slide: Path, model: LoadedModel, engine: Engine, *, patches: int, engines: Sequence[str], rounds: int
+) -> Rounds:
+    """Product and peers take turns: the speed of a shared machine may change by a third within minutes."""
     places = patch_places(tissue_of(slide))
-    costs: dict[str, Cost] = {}
-    for profile in PROFILES:
-        costs[profile] = product_cost(slide, model, engine, profile=profile)
-        say(f"  {profile}: {costs[profile].cpu_s:.1f} CPU s, {costs[profile].wall_s:.1f} s")
-    for backbone in ("resnet34", "resnet18") if patches else ():
-        for name in engines:
-            call = classifier(backbone, name)
-            costs[f"{backbone} {name}"] = patch_cost(slide, places, call, mm2=costs["standard"].mm2, patches=patches)
-            say(f"  {backbone} {name}: {costs[f'{backbone} {name}'].cpu_s:.0f} CPU s, extrapolated")
+    peers = [f"{backbone} {name}" for backbone in ("resnet34", "resnet18") for name in engines] if patches else []
+    calls = {peer: classifier(*peer.split(" ")) for peer in peers}
+    costs: Rounds = {name: [] for name in (*PROFILES, *peers)}
+    for _ in range(rounds):
+        for name, seen in costs.items():
+            if name in calls:
+                seen.append(patch_cost(slide, places, calls[name], mm2=costs["standard"][0].mm2, patches=patches))
+            else:
+                seen.append(product_cost(slide, model, engine, profile=name))
+            say(f"  {name}: {seen[-1].cpu_s:.1f} CPU s, {seen[-1].wall_s:.1f} s")
     return costs
 
 
-def table(costs: dict[str, Cost], *, engines: Iterable[str]) -> str:
+def averaged(costs: Rounds) -> dict[str, Cost]:
+    return {
+        name: replace(
+            seen[-1], cpu_s=float(np.mean([c.cpu_s for c in seen])), wall_s=float(np.mean([c.wall_s for c in seen]))
+        )
+        for name, seen in costs.items()
+    }
+
+
+def ratio(costs: Rounds, name: str, peer: str) -> str:
+    """Of the mean costs, and the lowest and highest of one round."""
+    mean = averaged(costs)
+    each = [one.rate / other.rate for one, other in zip(costs[name], costs[peer], strict=True)]
+    words = f"{mean[name].rate / mean[peer].rate:.1f}"
+    return words if len(each) < 2 else f"{words} ({min(each):.1f}-{max(each):.1f})"
+
+
+def table(rounds: Rounds, *, engines: Iterable[str]) -> str:
+    costs = averaged(rounds)
     peers = [f"resnet34 {name}" for name in engines if f"resnet34 {name}" in costs]
     head = ["way", "mm2", "CPU s", "wall s", "mm2 per CPU s", *(f"x {peer}" for peer in peers), "note"]
     rows = [head, ["---"] * len(head)]
     for name, cost in costs.items():
-        ratios = [f"{cost.rate / costs[peer].rate:.1f}" for peer in peers]
+        ratios = [ratio(rounds, name, peer) for peer in peers]
         rows.append(
             [name, f"{cost.mm2:.1f}", f"{cost.cpu_s:.1f}", f"{cost.wall_s:.1f}", f"{cost.rate:.3f}", *ratios, cost.note]
         )
@@ -241,6 +264,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         compose_timed(options.slides, say=say)
     slides = {s.name: path_of(options.slides, s.name) for s in SLIDES} if own else {p.stem: p for p in options.slide}
     by_slide: dict[str, dict[str, Cost]] = {}
+    every_round: dict[str, Rounds] = {}
     warm_up = next(iter(slides.values()))
     for profile in PROFILES:  # the engine plans each size of window when it first meets it, as a worker does once
         product_cost(warm_up, model, engine, profile=profile)
@@ -249,8 +273,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             say(f"{name}: {opened.dimensions[0]:,} x {opened.dimensions[1]:,} px, composed" if own else name)
         # the peers' cost is one of patches: it is enough to measure it once
         patches = options.patches if not own or n == 0 or name == "section" else 0
-        by_slide[name] = compare(path, model, engine, patches=patches, engines=engines)
-        print(f"\n{name}\n" + table(by_slide[name], engines=engines))
+        every_round[name] = compare(path, model, engine, patches=patches, engines=engines, rounds=options.rounds)
+        by_slide[name] = averaged(every_round[name])
+        print(f"\n{name}\n" + table(every_round[name], engines=engines))
         print("\n".join(against_experts(by_slide[name], cores=engine.workers)) + "\n")
     found: dict[str, Any] = {
         "measured": time.strftime("%Y-%m-%d"),
@@ -260,7 +285,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "model": {"version": model.version, "sha256": model.sha256},
         "composed": own,
         "patches_timed": options.patches,
+        "rounds": options.rounds,
         "slides": {n: {k: asdict(c) | {"mm2_per_cpu_s": c.rate} for k, c in cs.items()} for n, cs in by_slide.items()},
+        "cpu_s_of_each_round": {n: {k: [c.cpu_s for c in v] for k, v in r.items()} for n, r in every_round.items()},
     }
     if own:
         found["growth"] = growth(by_slide)
@@ -275,6 +302,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--patches", type=int, default=64, help="patches timed for each patch pipeline (0: none)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often product and peers take turns on each slide")
     parser.add_argument("--record", type=Path, metavar="OUT.json")
     options = parser.parse_args()
     found = measure(options)
