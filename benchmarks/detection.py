@@ -38,7 +38,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 from detection_slides import SLIDES, compose_timed, path_of  # noqa: E402
 
 from analysis.detector.card import default_model_folder  # noqa: E402
-from analysis.detector.engine import Engine, cores_at_hand, open_engine  # noqa: E402
+from analysis.detector.engine import Engine, cores_at_hand, open_engine, openvino_core  # noqa: E402
 from analysis.detector.infer import detect, write_whole  # noqa: E402
 from analysis.detector.network.backbone import RESNET_CHANNELS, build_backbone  # noqa: E402
 from analysis.detector.reading import PROFILES  # noqa: E402
@@ -125,7 +125,7 @@ def classifier(backbone: str, engine: str) -> Call:
     converted = openvino.convert_model(network, example_input=example)
     converted.reshape(list(example.shape))
     settings = {"NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(converted, "CPU", settings)
+    compiled = openvino_core().compile_model(converted, "CPU", settings)
     return lambda x: compiled(x)
 
 

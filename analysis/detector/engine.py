@@ -427,7 +427,7 @@ def _openvino_that_keeps_quiet() -> Any:
 
 
 @functools.cache
-def _openvino_core() -> Any:
+def openvino_core() -> Any:
     """One for the life of the process. Each core gives the thread that makes it a stack for signal handlers and, when freed, the
     one from before: of two that are freed in the order in which they were made, the second leaves one that is gone, and
     the next signal (Ctrl-C, a stop of the worker) ends the process with a segmentation fault."""
@@ -473,7 +473,7 @@ class OpenVinoEngine(_Parts):
                     # nearly every window has a size of its own: what would be kept for the next of that size only piles up
                     "CPU_RUNTIME_CACHE_CAPACITY": 0,
                 }
-                self._compiled[part] = _openvino_core().compile_model(converted, "CPU", settings)
+                self._compiled[part] = openvino_core().compile_model(converted, "CPU", settings)
             return self._compiled[part]
 
     def _call(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:

@@ -1,4 +1,5 @@
-"""The learning curve of a study as a figure (SVG): mean over the seeds, and a bar from the lowest to the highest."""
+"""Points in a plane as a figure (SVG): the learning curve of a study, as mean over the seeds and a bar from the lowest to the
+highest, or what ways of reading reach against what they cost."""
 
 import html
 import math
@@ -16,7 +17,7 @@ COLOURS = ("#14508c", "#b3541e", "#3f7d3a")
 @dataclass(frozen=True)
 class Point:
     x: float
-    """Of what there is more and more: per cent of the patches, number of slides. Above 0."""
+    """Per cent of the patches, number of slides, CPU seconds. Above 0."""
     mean: float
     low: float
     high: float
