@@ -13,13 +13,16 @@ from typing import Any
 
 PYRAMID_STRIDES = (8, 16, 32, 64)
 """Strides of P3..P6 in input pixels, where the class and box towers look."""
-BACKBONES = ("efficientnet-lite0", "efficientnet-lite0-half", "resnet18", "resnet34")
+PRETRAINED = ("efficientnet-lite0", "efficientnet-lite2")
+"""Backbones that there are ImageNet weights for."""
+BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "resnet18", "resnet34")
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability", "suspicious_probability")}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
 BEFORE = {"read": {"candidate_score": 0.0, "second_look": False}}
 """What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
+DEVICES = ("auto", "cpu", "cuda")
 
 
 class ConfigurationError(ValueError):
@@ -29,7 +32,7 @@ class ConfigurationError(ValueError):
 @dataclass(frozen=True)
 class NetworkConfig:
     backbone: str = "efficientnet-lite0"
-    """efficientnet-lite0, the same with half of its channels (efficientnet-lite0-half), resnet18 or resnet34."""
+    """efficientnet-lite0 or -lite2, Lite0 with half of its channels (efficientnet-lite0-half), resnet18 or resnet34."""
     backbone_stride: int = 16
     """16 or 32: where the backbone stops. The coarser pyramid levels are made from its last map."""
     pyramid_channels: int = 64
@@ -134,7 +137,21 @@ class TrainConfig:
     warmup_steps: int = 60
     ema_decay: float = 0.995
     stain_jitter: float = 0.15
+    mixup: float = 0.0
+    """Share of the patches of a batch that are blended with another one, their labels too (Zhang et al. 2018, arXiv 1710.09412)."""
+    teachers: tuple[str, ...] = ()
+    """Folders of model versions, of any network (relative ones are looked for beside the configuration file): the mean of
+    what they say of a patch as it is shown is learnt from too, over its whole field. Patches without a label then serve
+    as well."""
+    teacher_share: float = 0.7
+    """What the teachers' word on the centre of a patch weighs; the rest is the label's."""
+    unlabelled_share: float = 0.2
+    """Of a batch, where there are teachers: patches without a label."""
     threads: int = 1
+    device: str = "auto"
+    """Where the network learns: cpu, cuda, or auto: cuda where torch finds one."""
+    workers: int = 0
+    """Processes that prepare batches beside the training (0: none, the training prepares them itself)."""
     seed: int = 7
     checkpoint_every_steps: int = 100
     """A run that is killed loses at most this many steps."""
@@ -156,7 +173,12 @@ class TrainConfig:
     configuration file), or `shipped`."""
 
     def __post_init__(self) -> None:
-        for name in ("patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
+        if self.device not in DEVICES:
+            raise ConfigurationError("train.device must be auto, cpu or cuda")
+        for name in ("mixup", "teacher_share", "unlabelled_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigurationError(f"train.{name} lies between 0 and 1")
+        for name in ("workers", "patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"train.{name} must not be negative")
         for name in ("epochs", "checkpoint_every_steps", "regions_per_epoch"):
@@ -232,7 +254,7 @@ class DetectorConfig:
     scan: ScanConfig = field(default_factory=ScanConfig)
 
     def __post_init__(self) -> None:
-        if self.train.pretrained and self.network.backbone != "efficientnet-lite0":
+        if self.train.pretrained and self.network.backbone not in PRETRAINED:
             raise ConfigurationError(
                 f"train.pretrained: there are no weights for {self.network.backbone}; set it to false"
             )
@@ -266,7 +288,9 @@ def _beside(config: DetectorConfig, folder: Path) -> DetectorConfig:
     )
     start = config.train.start_from
     start = str((folder / start).resolve()) if start and start != SHIPPED else start
-    return dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, start_from=start))
+    teachers = tuple(str((folder / entry).resolve()) for entry in config.train.teachers)
+    train = dataclasses.replace(config.train, start_from=start, teachers=teachers)
+    return dataclasses.replace(config, data=data, train=train)
 
 
 def config_from_dict(raw: dict[str, Any]) -> DetectorConfig:

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,9 @@ def carry_out(run: Run, *, folder: Path, cache: Path | None = None) -> dict[str,
     material = load_material(run.config, rng=np.random.default_rng(run.config.train.seed), cache=cache)
     trainer = Trainer(run.config, material, folder)
     trainer.total_steps = run.steps
-    for _ in range(run.steps):
-        trainer.step()
+    with closing(trainer):
+        for _ in range(run.steps):
+            trainer.step()
     trained = time.process_time()
     network = trainer.averaged()
     result = {

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,28 +31,25 @@ from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config
 from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
-from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.network.detector import Detector, scaled
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training import scan_network
-from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
+from analysis.detector.training.batches import Batch, BatchesAhead, BatchMaker
 from analysis.detector.training.eight_bits import try_eight_bits
 from analysis.detector.training.hard_negatives import FalseFind, look_for_false_finds, use, write_pool
 from analysis.detector.training.live_curve import write_curve
-from analysis.detector.training.losses import patch_loss, region_losses, total
+from analysis.detector.training.losses import Taught, mean_of, patch_loss, region_losses, total
 from analysis.detector.training.material import Material, load_material
-from analysis.detector.training.patch_scores import CENTRE_SHARE, score_patches
+from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.training.slide_folders import SlideFolderError
 from analysis.detector.training.slide_material import add_slides
-from analysis.detector.training.targets import build_targets
+from analysis.detector.training.targets import RegionTarget
 from analysis.detector.training.validation import validation_figures, worth
 from analysis.detector.weights import LoadedModel, Scanner, load_model, save_model
 from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
 
-SCALE_RANGE = (0.85, 1.2)
-PATCH_SHARES = (0.38, 0.31, 0.31)
-"""Of a batch: tumour, normal, hard negatives, as far as there are such patches."""
 LOG_EVERY = 5
 SAY_EVERY_SECONDS = 30.0
 """Where the progress goes to a file; on a terminal one line shows it twice a second."""
@@ -84,14 +81,15 @@ class Trainer:
         self.config, self.material, self.folder = config, material, folder
         self.material_without_pool = material
         train = config.train
+        self.device = device_of(train.device)
         torch.manual_seed(train.seed)
-        self.rng = np.random.default_rng(train.seed)
         self.network = Detector(config.network)
         if train.start_from:
             self.network.load_state_dict(_weights_to_start_from(config))
         elif train.pretrained and isinstance(self.network.backbone, LiteBackbone):
-            load_imagenet_weights(self.network.backbone)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            load_imagenet_weights(self.network.backbone, config.network.backbone)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teachers = [teacher.to(self.device) for teacher in _teachers(config)]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(self.network, config), weight_decay=train.weight_decay)
         patches = len(material.positive) + len(material.negative) + len(material.hard_negative)
@@ -101,81 +99,78 @@ class Trainer:
             self.steps_per_epoch = max(1, train.regions_per_epoch // train.region_batch)
         self.total_steps = train.epochs * self.steps_per_epoch
         self.progress = Progress()
+        self._ahead: BatchesAhead | None = None
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
     def is_region_step(self, step: int) -> bool:
-        every = self.config.train.regions_every
-        if every < 0 or not len(self.material.positive):
-            return True
-        return bool(every) and self.material.regions is not None and step % (every + 1) == every
+        return BatchMaker(self.config, self.material).is_region_step(step)
 
-    def step(self) -> dict[str, float]:
+    def step(self) -> dict[str, Tensor]:
+        """The losses stay where the network is: to ask for their values waits until the step is done."""
         self.network.train()
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * _schedule(
                 self.progress.step, self.total_steps, self.config.train.warmup_steps
             )
-        region = self.is_region_step(self.progress.step)
-        parts = self._region_step() if region else self._patch_step()
-        loss = total(parts) if region else parts["patch"]
+        batch = self._batch().to(self.device)
+        out = self.network(scaled(batch.rgb))
+        if isinstance(batch.truth, RegionTarget):
+            parts = region_losses(out, batch.truth)
+            loss = total(parts)
+        else:
+            share = self.config.train.teacher_share
+            taught = self._taught(batch) if self.teachers else None
+            parts = {
+                "patch": patch_loss(out, batch.truth, centre_px=batch.centre_px, taught=taught, teacher_share=share)
+            }
+            loss = parts["patch"]
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self._follow()
         self.progress.step += 1
-        return {"loss": loss.item(), **{k: v.item() for k, v in parts.items()}}
+        return {"loss": loss.detach(), **{k: v.detach() for k, v in parts.items()}}
 
-    def _patch_step(self) -> dict[str, Tensor]:
-        train, data, rng = self.config.train, self.config.data, self.rng
-        rgb, label = self._patch_batch()
-        mpp = train.coarse_mpp if rng.random() < train.coarse_share else train.mpp
-        factor = data.patch_mpp / mpp * float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
-        side = max(64, round(rgb.shape[1] / mpp / 32) * 32)  # mirrored or cropped to this
-        centre_px = rgb.shape[1] * CENTRE_SHARE * factor
-        rgb = rescale(rgb, factor=factor, side=side)
-        out = self.network(to_input(rgb))
-        return {"patch": patch_loss(out, torch.from_numpy(label), centre_px=centre_px)}
+    def _taught(self, batch: Batch) -> Taught:
+        rgb = batch.rgb if batch.taught is None else batch.taught
+        with torch.no_grad():
+            outs = [teacher(scaled(rgb)) for teacher in self.teachers]
+            return mean_of(outs, centre_px=batch.centre_px * rgb.shape[1] / batch.rgb.shape[1])
 
-    def _patch_batch(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """As many tumour as normal centres nearly; the hard negatives are half of the normal ones."""
-        n, rng = self.config.train.patch_batch, self.rng
-        sets = [self.material.positive, self.material.negative, self.material.hard_negative]
-        shares = [share if len(s) else 0.0 for share, s in zip(PATCH_SHARES, sets, strict=True)]
-        which = rng.choice(3, size=n, p=np.array(shares) / sum(shares))
-        rgb, label = [], []
-        for kind in which:
-            chosen = sets[kind]
-            rgb.append(turn(chosen.rgb[int(rng.integers(len(chosen)))], int(rng.integers(8))))
-            label.append(int(kind == 0))
-        images = jitter_stain(np.stack(rgb).astype(np.uint8), strength=self.config.train.stain_jitter, rng=rng)
-        return degrade(images, rng=rng), np.array(label, np.int64)
+    def _batch(self) -> Batch:
+        step, workers = self.progress.step, self.config.train.workers
+        maker = BatchMaker(self.config, self.material)
+        if not workers:
+            return maker.make(step)
+        if self._ahead is None or self._ahead.next_step != step:
+            self.close()
+            self._ahead = BatchesAhead(maker, range(step, max(self.total_steps, step + 1)), workers=workers)
+        return self._ahead.take()
 
-    def _region_step(self) -> dict[str, Tensor]:
-        assert self.material.regions is not None
-        regions = [self.material.regions.make(self.rng) for _ in range(self.config.train.region_batch)]
-        images = np.stack([r.rgb for r in regions])
-        images = degrade(jitter_stain(images, strength=self.config.train.stain_jitter, rng=self.rng), rng=self.rng)
-        return region_losses(
-            self.network(to_input(images)), build_targets(regions, dense_stride=self.config.network.dense_stride)
-        )
+    def close(self) -> None:
+        """Ends the processes that prepare batches; the next step starts them again."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
+    @torch.no_grad()
     def _follow(self) -> None:
         """Move the averaged weights; young averages move faster."""
         decay = min(self.config.train.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        for key, value in self.network.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.average[key].lerp_(value.detach(), 1 - decay)
-            else:
-                self.average[key].copy_(value)
+        pairs = [(self.average[key], value) for key, value in self.network.state_dict().items()]
+        floats = [pair for pair in pairs if pair[1].dtype.is_floating_point]
+        counts = [pair for pair in pairs if not pair[1].dtype.is_floating_point]
+        torch._foreach_lerp_([mean for mean, _ in floats], [value for _, value in floats], 1 - decay)
+        torch._foreach_copy_([mean for mean, _ in counts], [value for _, value in counts])
 
     # -- judging and keeping ----------------------------------------------------------------------------------------
 
     def averaged(self) -> Detector:
         network = Detector(self.config.network)
         network.load_state_dict(self.average)
-        return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        return network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def validate(self, network: Detector | None = None) -> dict[str, float | None]:
         """Of the averaged weights, or of another network."""
@@ -183,6 +178,7 @@ class Trainer:
 
     def look_for_false_finds(self) -> list[FalseFind]:
         """One round: the pool is replaced by that of the averaged weights of now."""
+        self.close()  # what comes next is drawn from another pool
         before = [FalseFind(**find) for find in self.progress.false_finds]
         pool = look_for_false_finds(
             self.averaged(), self.material_without_pool, self.config, number=self.progress.rounds + 1, before=before
@@ -197,18 +193,17 @@ class Trainer:
         value = worth(judged)
         if value is None or value > self.progress.best_auc:  # nothing to judge by: the last weights are as good as any
             self.progress.best_auc, self.progress.best_step = -1.0 if value is None else value, self.progress.step
-            save_file({k: v.contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
+            save_file({k: v.cpu().contiguous() for k, v in self.average.items()}, self.folder / "best.safetensors")
 
     def save_checkpoint(self) -> None:
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
-        # one file, so that weights and random state cannot come from different moments
-        note = {"rng": self.rng.bit_generator.state, **vars(self.progress)}
         path = self.folder / "checkpoint.safetensors"
-        tensors = {k: v.detach().contiguous().clone() for k, v in tensors.items()}
-        save_file(tensors, path.with_suffix(".part"), metadata={"note": json.dumps(note)})
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        # one file, so that weights and progress cannot come from different moments
+        save_file(tensors, path.with_suffix(".part"), metadata={"note": json.dumps(vars(self.progress))})
         os.replace(path.with_suffix(".part"), path)
 
     def resume(self) -> bool:
@@ -221,16 +216,29 @@ class Trainer:
         with safe_open(path, framework="pt") as file:
             note = json.loads(file.metadata()["note"])
         self.network.load_state_dict(_under(tensors, "network."))
-        self.average = _under(tensors, "average.")
+        for key, value in _under(tensors, "average.").items():
+            self.average[key].copy_(value)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "adam.").items():
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.rng.bit_generator.state = note.pop("rng")
+        note.pop("rng", None)  # of checkpoints of earlier versions
         self.progress = Progress(**note)
         self.material = use([FalseFind(**find) for find in self.progress.false_finds], self.material_without_pool)
         return True
+
+
+def device_of(name: str) -> torch.device:
+    """The device that `train.device` means here. Raises ConfigurationError where there is none such."""
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ConfigurationError("train.device: torch finds no CUDA device here; use auto or cpu")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
+def _name_of(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
@@ -242,6 +250,14 @@ def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
             f"train.start_from: {model.version} is of another network; copy its [network] into the configuration"
         )
     return model.network.state_dict()
+
+
+def _teachers(config: DetectorConfig) -> list[Detector]:
+    """Raises ConfigurationError where they do not draw maps of one stride, ModelRefused where one cannot be loaded."""
+    teachers = [load_model(Path(folder)).network for folder in config.train.teachers]
+    if len({(teacher.config.dense_stride, teacher.config.heads) for teacher in teachers}) > 1:
+        raise ConfigurationError("train.teachers: their network.dense_stride and network.heads must be the same")
+    return teachers
 
 
 def _groups(network: Detector, config: DetectorConfig) -> list[dict[str, Any]]:
@@ -306,6 +322,7 @@ def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any =
     Raises Interrupted after Ctrl-C: the next call goes on from there.
     """
     torch.set_num_threads(config.train.threads)
+    device = device_of(config.train.device)
     folder.mkdir(parents=True, exist_ok=True)
     if fresh:
         for name in RUN_FILES:
@@ -318,9 +335,11 @@ def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any =
         for name in ("loss.csv", "validation.csv"):
             _forget_after(folder / name, trainer.progress.step)
         verb = "going on at" if resumed else "starting at"
-        say(f"{verb} step {trainer.progress.step} of {trainer.total_steps}; {material.counts()}")
+        where = f"step {trainer.progress.step} of {trainer.total_steps} on {_name_of(device)}"
+        say(f"{verb} {where}; {material.counts()}")
         say(f"curves: {folder / 'loss.html'}; a checkpoint at least every {config.train.checkpoint_every_steps} steps")
-        _loop(trainer, say)
+        with closing(trainer):
+            _loop(trainer, say)
         return _finish(trainer, say)
     finally:
         material.close()
@@ -367,10 +386,11 @@ class ProgressLine:
         self.trainer, self.say = trainer, say
         self.on_terminal = sys.stderr.isatty()
         self.first_step, self.started = trainer.progress.step, time.monotonic()
-        self.last, self.curve_last, self.loss = self.started, 0.0, math.nan
+        self.last, self.curve_last = self.started, 0.0
+        self.loss: Tensor | None = None
 
-    def show(self, loss: float) -> None:
-        self.loss = loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * loss
+    def show(self, loss: Tensor) -> None:
+        self.loss = loss if self.loss is None else 0.95 * self.loss + 0.05 * loss
         now = time.monotonic()
         if now - self.last >= (0.5 if self.on_terminal else SAY_EVERY_SECONDS):
             self.last = now
@@ -387,9 +407,10 @@ class ProgressLine:
         done = progress.step - self.first_step
         left = (time.monotonic() - self.started) / max(done, 1) * (trainer.total_steps - progress.step)
         epoch = progress.step / trainer.steps_per_epoch
+        loss = math.nan if self.loss is None else self.loss.item()
         return (
             f"step {progress.step}/{trainer.total_steps}, epoch {epoch:.2f}/{trainer.config.train.epochs}, "
-            f"loss {self.loss:.4f}, {_in_time(left)} left"
+            f"loss {loss:.4f}, {_in_time(left)} left"
         )
 
     def clear(self) -> None:
@@ -410,10 +431,12 @@ def _loop(trainer: Trainer, say: Any) -> None:
         while progress.step < trainer.total_steps and not _has_stopped_gaining(trainer):
             kind = "region" if trainer.is_region_step(progress.step) else "patch"
             losses = trainer.step()
+            logged = progress.step % LOG_EVERY == 0 or kind == "region"
+            values = {name: loss.item() for name, loss in losses.items()} if logged else {}
             progress.seconds = time.monotonic() - started
-            if progress.step % LOG_EVERY == 0 or kind == "region":
+            if logged:
                 row = {"step": progress.step, "epoch": round(progress.step / per_epoch, 3), "kind": kind}
-                _append(trainer.folder / "loss.csv", {**row, "seconds": progress.seconds, **losses}, LOSS_COLUMNS)
+                _append(trainer.folder / "loss.csv", {**row, "seconds": progress.seconds, **values}, LOSS_COLUMNS)
             line.show(losses["loss"])
             if progress.step % per_epoch == 0 or progress.step == trainer.total_steps:
                 line.clear()
@@ -455,9 +478,12 @@ def _has_stopped_gaining(trainer: Trainer) -> bool:
 def _finish(trainer: Trainer, say: Any) -> Path:
     """Write model/ from the weights that were best on the validation part, then score the test fold once."""
     trainer.average = load_file(trainer.folder / "best.safetensors")
-    network, config, material = trainer.averaged(), trainer.config, trainer.material
+    network, config, material = trainer.averaged().cpu(), trainer.config, trainer.material
     int8, card_int8 = try_eight_bits(
-        network, material, trainer.rng, value_of=lambda network: worth(trainer.validate(network))
+        network,
+        material,
+        np.random.default_rng([config.train.seed, trainer.total_steps]),
+        value_of=lambda network: worth(trainer.validate(network)),
     )
     test = material.test
     mpp = config.read.mpp
@@ -474,6 +500,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
             "steps": trainer.progress.step,
             "best_step": trainer.progress.best_step,
             "seconds": round(trainer.progress.seconds),
+            "device": _name_of(trainer.device),
         },
         "validation": {"auc": trainer.progress.best_auc},
         "int8": card_int8,
@@ -494,7 +521,8 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     # where the slides lay is the laboratory's own affair
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, slides=(), slide_splits="", folder=""))
     start = Path(config.train.start_from).name
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start))
+    teachers = tuple(Path(folder).name for folder in config.train.teachers)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start, teachers=teachers))
     scanner: Scanner | None = None
     if config.scan.steps:
         model = LoadedModel(version, "", network.requires_grad_(False), config, card, int8)

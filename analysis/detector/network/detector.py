@@ -60,6 +60,11 @@ class Detector(nn.Module):
         nn.init.constant_(self.class_head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))  # type: ignore[arg-type]
 
     @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return self.box_scale.device
+
+    @property
     def unused_maps(self) -> int:
         """How many of the backbone's maps, finest first, nothing looks at."""
         return 1 if self.config.dense_stride == 8 else 0
@@ -103,7 +108,12 @@ class Detector(nn.Module):
         return levels
 
 
-def to_input(rgb: NDArray[np.uint8]) -> Tensor:
+def to_input(rgb: NDArray[np.uint8], *, device: torch.device | str = "cpu") -> Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float, channels last, scaled as the ImageNet weights expect."""
-    x = torch.from_numpy(np.array(rgb, order="C")).permute(0, 3, 1, 2)
+    return scaled(torch.from_numpy(np.array(rgb, order="C")).to(device))
+
+
+def scaled(rgb: Tensor) -> Tensor:
+    """As `to_input`, of a tensor, where it is."""
+    x = rgb.permute(0, 3, 1, 2)
     return x.float().sub_(127.0).div_(128.0).contiguous(memory_format=torch.channels_last)

@@ -104,11 +104,22 @@ class SlideReader:
     def __init__(self, slides: list[AnnotatedSlide], *, folder: Path, field_px: int, mpp: float, cache_mb: int) -> None:
         self.slides = {slide.name: slide for slide in slides}
         self.folder, self.field_px, self.mpp = folder, field_px, mpp
-        self.left_bytes = cache_mb * 10**6
+        self.cache_bytes = self.left_bytes = cache_mb * 10**6
         self._open: dict[str, tuple[Any, _Truth]] = {}
         if cache_mb:
             folder.mkdir(parents=True, exist_ok=True)
-            self.left_bytes -= sum(entry.stat().st_size for entry in folder.glob("*.npz"))
+            self.share_with(1)
+
+    def share_with(self, processes: int) -> None:
+        """To be called before so many forked processes read in this one's place, and with 1 when they have ended.
+
+        No slide is open then, since a child process answers one reader alone, and each of them may keep its part of what
+        is left of the cache.
+        """
+        self.close()
+        if self.cache_bytes:
+            kept = sum(entry.stat().st_size for entry in self.folder.glob("*.npz"))
+            self.left_bytes = (self.cache_bytes - kept) // processes
 
     def source_of(self, name: str) -> tuple[PixelSource, _Truth]:
         """Opens the slide in a child process; the one not used for longest is closed. Raises what opening it raises."""

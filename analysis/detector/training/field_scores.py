@@ -21,8 +21,8 @@ def tumour_probability(network: Detector, field: Field) -> NDArray[np.float32]:
     stride."""
     side = field.rgb.shape[0] // WINDOW_ALIGN_PX * WINDOW_ALIGN_PX
     with torch.inference_mode():
-        out = network(to_input(np.ascontiguousarray(field.rgb[:side, :side])[None]))
-        p: NDArray[np.float32] = torch.sigmoid(out.tumour_logit[0, 0]).numpy()
+        out = network(to_input(field.rgb[None, :side, :side], device=network.device))
+        p: NDArray[np.float32] = torch.sigmoid(out.tumour_logit[0, 0]).cpu().numpy()
     return p
 
 

@@ -1,5 +1,7 @@
 """Losses of the detector. Each is finite and differentiable when a batch holds no lesion at all."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,12 +28,10 @@ def region_losses(out: NetworkOutput, target: RegionTarget) -> dict[str, Tensor]
     if out.heads == "mask":
         return parts
     pairs = list(zip(out.levels, target.levels, strict=True))
-    cells = sum(int(t.box_cell.sum()) for _, t in pairs)
-    lesion_cells = sum(int((t.class_target == 1).sum()) for _, t in pairs)
-    known_cells = sum(int((t.class_target >= 0).sum()) for _, t in pairs)
-    parts["class"] = sum_of(focal_loss(o, t) for o, t in pairs) / max(lesion_cells, LEAST_LESION_SHARE * known_cells, 1)
-    parts["box"] = sum_of(box_loss(o, t) for o, t in pairs) / max(cells, 1)
-    parts["quality"] = sum_of(quality_loss(o, t) for o, t in pairs) / max(lesion_cells, 16)
+    weighed_cells = max(target.lesion_cells, LEAST_LESION_SHARE * target.known_cells, 1)
+    parts["class"] = sum_of(focal_loss(o, t) for o, t in pairs) / weighed_cells
+    parts["box"] = sum_of(box_loss(o, t) for o, t in pairs) / max(target.box_cells, 1)
+    parts["quality"] = sum_of(quality_loss(o, t) for o, t in pairs) / max(target.lesion_cells, 16)
     parts["attention"] = attention_loss(out.levels[:2], target.levels[:2])
     return parts
 
@@ -111,7 +111,7 @@ def quality_loss(out: LevelOutput, target: LevelTarget) -> Tensor:
 
 def attention_loss(outs: list[LevelOutput], targets: list[LevelTarget]) -> Tensor:
     """Dice + BCE of the spatial gates on P3 and P4 against the lesion mask: attention that can be shown and tested."""
-    terms = [torch.zeros(())]
+    terms = [torch.zeros((), device=targets[0].class_target.device)]
     for out, target in zip(outs, targets, strict=True):
         known = (target.class_target >= 0).float()
         truth = (target.class_target == 1).float()
@@ -144,9 +144,44 @@ def patch_logits(out: NetworkOutput, *, centre_px: float) -> dict[str, Tensor]:
     return logits
 
 
-def patch_loss(out: NetworkOutput, label: Tensor, *, centre_px: float) -> Tensor:
-    """The label speaks of the centre alone, so the loss does too. label (B,) 0/1."""
+def patch_loss(
+    out: NetworkOutput,
+    label: Tensor,
+    *,
+    centre_px: float,
+    taught: "Taught | None" = None,
+    teacher_share: float = 0.0,
+) -> Tensor:
+    """The label speaks of the centre alone, so the loss does too. label (B,) 0 to 1; below 0: unknown, then the teachers
+    alone are believed. They speak of the rest of the field as well."""
     truth = label.float() * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
+    known = (label >= 0).float()
+    weight = known if taught is None else torch.ones_like(known)
+    if taught is not None:
+        share = 1 - known * (1 - teacher_share)
+        truth = share * taught.centre + (1 - share) * truth
     logits = patch_logits(out, centre_px=centre_px)
-    terms = [functional.binary_cross_entropy_with_logits(z, truth) for z in logits.values()]
-    return terms[0] + 0.5 * terms[1] if len(terms) > 1 else terms[0]
+    terms = [functional.binary_cross_entropy_with_logits(z, truth, weight=weight) for z in logits.values()]
+    loss = terms[0] + 0.5 * terms[1] if len(terms) > 1 else terms[0]
+    if taught is None or out.heads == "box":
+        return loss
+    height, width = out.tumour_logit.shape[-2:]
+    cells = functional.adaptive_avg_pool2d(taught.field, (height, width))
+    return loss + functional.binary_cross_entropy_with_logits(out.tumour_logit, cells)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What teachers say of patches, in the mean of their probabilities (Hinton et al. 2015, arXiv 1503.02531)."""
+
+    centre: Tensor  # (B,)
+    field: Tensor  # (B, 1, h, w)
+
+
+def mean_of(outs: list[NetworkOutput], *, centre_px: float) -> Taught:
+    """The networks' dense maps must be of one stride."""
+    centres = [torch.stack(list(patch_logits(out, centre_px=centre_px).values())).mean(dim=0) for out in outs]
+    return Taught(
+        centre=torch.sigmoid(torch.stack(centres)).mean(dim=0),
+        field=torch.stack([torch.sigmoid(out.tumour_logit) for out in outs]).mean(dim=0),
+    )

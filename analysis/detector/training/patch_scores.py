@@ -34,6 +34,8 @@ def score_patches(
         for start in range(0, len(rgb), batch):
             on_progress(start / len(rgb))
             part = rescale(rgb[start : start + batch], factor=factor, side=side)
-            logits = patch_logits(network(to_input(part)), centre_px=rgb.shape[1] * CENTRE_SHARE * factor)
-            scores.append(torch.sigmoid(torch.stack(list(logits.values())).mean(dim=0)).numpy())
+            logits = patch_logits(
+                network(to_input(part, device=network.device)), centre_px=rgb.shape[1] * CENTRE_SHARE * factor
+            )
+            scores.append(torch.sigmoid(torch.stack(list(logits.values())).mean(dim=0)).cpu().numpy())
     return np.concatenate(scores)

@@ -50,8 +50,8 @@ def judge_regions(network: Detector, regions: list[Region]) -> dict[str, Any]:
     overlaps: list[float] = []
     for region in regions:
         with torch.inference_mode():
-            out = network(to_input(region.rgb[None]))
-            p = torch.sigmoid(out.tumour_logit[0, 0]).numpy()
+            out = network(to_input(region.rgb[None], device=network.device))
+            p = torch.sigmoid(out.tumour_logit[0, 0]).cpu().numpy()
             boxes = decode_boxes(_levels(out))
         stride = out.dense_stride
         tumour, ignore = (a[stride // 2 :: stride, stride // 2 :: stride] for a in (region.instance > 0, region.ignore))
@@ -71,8 +71,8 @@ def _levels(out: NetworkOutput) -> list[Level]:
     return [
         (
             level.stride,
-            torch.sqrt(torch.sigmoid(level.class_logit[0, 0]) * torch.sigmoid(level.quality_logit[0, 0])).numpy(),
-            level.box[0].numpy(),
+            torch.sqrt(torch.sigmoid(level.class_logit[0, 0]) * torch.sigmoid(level.quality_logit[0, 0])).cpu().numpy(),
+            level.box[0].cpu().numpy(),
         )
         for level in out.levels
     ]

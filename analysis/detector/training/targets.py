@@ -38,6 +38,9 @@ class RegionTarget:
     mask_weight: Tensor  # (B, H/s, W/s) 0 = no loss; large lesions weigh less per pixel
     distance: Tensor  # (B, H/s, W/s)
     levels: list[LevelTarget]
+    box_cells: int  # over all levels: cells that carry a box
+    lesion_cells: int  # cells of lesions
+    known_cells: int  # cells that carry a class loss
 
 
 def cell_centres(n: int, stride: int) -> NDArray[np.float32]:
@@ -56,6 +59,9 @@ def build_targets(regions: list[Region], *, dense_stride: int) -> RegionTarget:
         mask_weight=torch.from_numpy(np.stack(weights)),
         distance=torch.from_numpy(np.stack(distances)),
         levels=levels,
+        box_cells=sum(int(level.box_cell.sum()) for level in levels),
+        lesion_cells=sum(int((level.class_target == 1).sum()) for level in levels),
+        known_cells=sum(int((level.class_target >= 0).sum()) for level in levels),
     )
 
 

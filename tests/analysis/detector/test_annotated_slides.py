@@ -2,14 +2,18 @@
 
 import csv
 import dataclasses
+import multiprocessing
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import gaussian_filter
 from shapely.geometry import Polygon, box
+from torch import Tensor
 
 from analysis.detector import train
 from analysis.detector.annotations import write_asap
@@ -17,9 +21,12 @@ from analysis.detector.composing.slide_file import write_pyramid
 from analysis.detector.configuration import DataConfig, load_config
 from analysis.detector.training import annotated_slides, slide_material
 from analysis.detector.training.annotated_slides import AnnotatedRegions, open_slides, out_of_focus
+from analysis.detector.training.batches import BatchesAhead, BatchMaker
 from analysis.detector.training.hard_negatives import FalseFind, use
-from analysis.detector.training.material import no_patches
+from analysis.detector.training.material import Material, no_patches
 from analysis.detector.training.slide_folders import find_slides
+from analysis.detector.training.targets import RegionTarget
+from slides.wsi.errors import SlideRefused
 from tests.analysis.detector.conftest import REPOSITORY, tissue_like
 
 SIDE = 192
@@ -161,19 +168,22 @@ def test_false_finds_are_drawn_again(regions: AnnotatedRegions) -> None:
 # -- training ------------------------------------------------------------------------------------------------------------
 
 
-def configuration(folder: Path, slides: Path, *, epochs: int = 2) -> Path:
+def configuration(folder: Path, slides: Path, *, epochs: int = 2, workers: int = 0) -> Path:
     text = (REPOSITORY / "analysis/detector/configs/tiny.toml").read_text()
     text = text.replace("max_patches = 64", f'patches = []\nhard_negatives = []\nslides = ["{slides}"]\ntest_fold = -1')
     text = text.replace(
         "epochs = 2", f"epochs = {epochs}\nregions_per_epoch = 4\nhard_negative_every = 1\nwarmup_steps = 2"
     )
-    text = text.replace("[train]", "[train]\ncheckpoint_every_steps = 2\nhard_negative_fields = 6")
+    text = text.replace(
+        "[train]", f'[train]\ndevice = "cpu"\nworkers = {workers}\ncheckpoint_every_steps = 2\nhard_negative_fields = 6'
+    )
     (folder / "own.toml").write_text(text)
     return folder / "own.toml"
 
 
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_training_on_slides_stopped_by_ctrl_c_goes_on_to_the_same_weights(
-    slides: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workers: int, slides: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slide_material, "VALIDATION_NORMAL_FIELDS", 4)
     monkeypatch.setattr(slide_material, "VALIDATION_FIELDS_PER_LESION", 1)
@@ -186,17 +196,21 @@ def test_a_training_on_slides_stopped_by_ctrl_c_goes_on_to_the_same_weights(
     steps = []
     plain_step = train.Trainer.step
 
-    def step_and_press(self: train.Trainer) -> dict[str, float]:
+    def step_and_press(self: train.Trainer) -> dict[str, Tensor]:
         steps.append(self.progress.step)
         if len(steps) == 3:
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
         return plain_step(self)
 
+    config = configuration(tmp_path, slides, workers=workers)
     monkeypatch.setattr(train.Trainer, "step", step_and_press)
     assert train.main([str(config), "--out", str(tmp_path / "broken")]) == 130
     errors = capfd.readouterr().err
     assert "stopping when the step or round under way is done" in errors
     assert "stopped at step 3 of 8; the same command goes on from there" in errors
+    assert not multiprocessing.active_children()
     assert not (tmp_path / "broken/model").exists()
     assert train.main([str(config), "--out", str(tmp_path / "broken")]) == 0
     assert steps == list(range(8))
@@ -213,13 +227,63 @@ def test_a_training_on_slides_stopped_by_ctrl_c_goes_on_to_the_same_weights(
         assert "<polyline" in page
 
 
+def slides_alone(regions: AnnotatedRegions) -> Material:
+    return dataclasses.replace(no_patches(), slides=regions, regions=regions)
+
+
+def test_processes_that_prepare_batches_read_the_slides_for_themselves(slides: Path, tmp_path: Path) -> None:
+    config = load_config(configuration(tmp_path, slides))
+    regions = open_all(slides, tmp_path, cache_mb=0)  # leaves slides open here
+    maker = BatchMaker(config, slides_alone(regions))
+    ahead = BatchesAhead(maker, range(3, 9), workers=2)
+    there = [ahead.take() for _ in range(6)]
+    ahead.close()
+    assert not multiprocessing.active_children()
+    here = [maker.make(step) for step in range(3, 9)]
+    regions.reader.close()
+    for ours, theirs in zip(here, there, strict=True):
+        assert torch.equal(ours.rgb, theirs.rgb)
+        assert isinstance(ours.truth, RegionTarget)
+        assert isinstance(theirs.truth, RegionTarget)
+        assert torch.equal(ours.truth.mask, theirs.truth.mask)
+        assert torch.equal(ours.truth.levels[0].box, theirs.truth.levels[0].box)
+
+
+def test_processes_that_prepare_batches_divide_what_is_left_of_the_cache(slides: Path, tmp_path: Path) -> None:
+    reader = open_all(slides, tmp_path, cache_mb=10).reader
+    assert reader.left_bytes == 10**7
+    reader.share_with(4)
+    assert reader.left_bytes == 10**7 // 4
+    reader.field("normal_001", (600, 500))
+    reader.share_with(1)
+    assert reader.left_bytes == 10**7 - sum(path.stat().st_size for path in (tmp_path / "fields").iterdir())
+
+
+def test_a_slide_that_fails_in_such_a_process_is_told_in_the_same_words(tmp_path: Path) -> None:
+    for name, lesions in (("tumor_001", [SMALL_LESION]), ("tumor_002", [LARGE_LESION])):
+        write_slide(tmp_path / "slides", name, lesions, seed=3)
+    regions = open_all(tmp_path / "slides", tmp_path, cache_mb=0)
+    regions.reader.close()
+    for slide in (tmp_path / "slides").glob("*.tif"):
+        slide.write_bytes(b"no slide")
+    said = []
+    for workers in (0, 2):
+        config = load_config(configuration(tmp_path, tmp_path / "slides", workers=workers))
+        trainer = train.Trainer(config, slides_alone(regions), tmp_path)
+        with pytest.raises(SlideRefused) as problem:
+            trainer.step()
+        trainer.close()
+        said.append((problem.value.code, problem.value.message, str(problem.value)))
+    assert said[0] == said[1]
+    assert not multiprocessing.active_children()
+
+
 def test_training_stops_when_validation_no_longer_gains(
     slides: Path, tmp_path: Path, regions: AnnotatedRegions
 ) -> None:
     path = configuration(tmp_path, slides)
     path.write_text(path.read_text().replace("[train]", "[train]\npatience = 2"))
-    material = dataclasses.replace(no_patches(), slides=regions, regions=regions)
-    trainer = train.Trainer(load_config(path), material, tmp_path)
+    trainer = train.Trainer(load_config(path), slides_alone(regions), tmp_path)
     trainer.progress.step = 3 * trainer.steps_per_epoch
     trainer.progress.best_step = 2 * trainer.steps_per_epoch
     assert not train._has_stopped_gaining(trainer)

