@@ -216,6 +216,15 @@ class ScanConfig:
 
 
 @dataclass(frozen=True)
+class LookConfig:
+    """Another network that looks again at the candidates; stored with the weights of the one that reads."""
+
+    version: str = ""
+    """Of the model whose weights it has (empty: there is none, the network that reads looks again alone)."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+@dataclass(frozen=True)
 class ReadConfig:
     """How a trained network reads a slide; stored with its weights."""
 
@@ -252,6 +261,7 @@ class DetectorConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     read: ReadConfig = field(default_factory=ReadConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
+    look: LookConfig = field(default_factory=LookConfig)
 
     def __post_init__(self) -> None:
         if self.train.pretrained and self.network.backbone not in PRETRAINED:

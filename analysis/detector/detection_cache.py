@@ -29,6 +29,7 @@ _NOT_READING = {
     "detection_cache.py",
     "distil.py",
     "evaluate.py",
+    "look.py",
     "model_card.py",
     "patch_file.py",
     "quantise.py",

@@ -42,7 +42,8 @@ def with_scanner(model: LoadedModel, folder: Path, *, version: str, steps: int, 
         material.close()
     state = dict(model.network.state_dict())
     card = {**without_slides(model.card), "scan": said}
-    return save_model(folder, state=state, config=config, version=version, card=card, int8=model.int8, scanner=scanner)
+    beside = {**model.beside, "scanner": scanner}
+    return save_model(folder, state=state, config=config, version=version, card=card, int8=model.int8, **beside)
 
 
 def without_slides(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,11 @@ class Engine(Protocol):
         """What reads at the scan's spacing: this engine, or one of its kind with the small network for it."""
         ...
 
+    @property
+    def lookers(self) -> "tuple[Engine, ...]":
+        """What looks again at the candidates: this engine, and one of its kind with another network if the model has one."""
+        ...
+
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
         """rgb (B, H, W, 3), sides multiples of 32; `margin_px` (a multiple of 32) is cut off all sides of the answer."""
         ...
@@ -116,20 +121,22 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
     workers = workers or cores_at_hand()
     opened = _opened.setdefault(model.network, {})
-    scans = None if model.scanner is None else model.scanner.network
-    if (name, workers, scans) not in opened:
+    beside = tuple(None if other is None else other.network for other in (model.scanner, model.looker))
+    if (name, workers, beside) not in opened:
         engine = _open(model, name, workers)
         if model.scanner is not None:
-            engine.beside = _open_beside(engine, model.scanner)
-        opened[name, workers, scans] = engine
-    return opened[name, workers, scans]
+            engine.scans_beside = _open_beside(engine, model.scanner)
+        if model.looker is not None:
+            engine.looks_beside = _open_beside(engine, model.looker)
+        opened[name, workers, beside] = engine
+    return opened[name, workers, beside]
 
 
-def _open_beside(engine: "_Parts", scanner: LoadedModel) -> "_Parts":
+def _open_beside(engine: "_Parts", other: LoadedModel) -> "_Parts":
     """What was opened, and not what was asked for, says if OpenVINO works here."""
     if isinstance(engine, TorchEngine):
-        return _open(scanner, "torch", engine.workers)
-    return _open(scanner, "openvino-int8" if engine.int8 and scanner.int8 else "openvino", engine.workers)
+        return _open(other, "torch", engine.workers)
+    return _open(other, "openvino-int8" if engine.int8 and other.int8 else "openvino", engine.workers)
 
 
 def usual_engine(model: LoadedModel) -> str:
@@ -139,7 +146,7 @@ def usual_engine(model: LoadedModel) -> str:
     return "openvino-int8" if model.int8 else "openvino"
 
 
-_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, Detector | None], _Parts]]" = (
+_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, tuple[Detector | None, ...]], _Parts]]" = (
     weakref.WeakKeyDictionary()
 )
 """Making an OpenVINO engine takes a second or two: it is kept as long as its network is."""
@@ -258,7 +265,8 @@ class _Parts:
     def __init__(self, network: Detector, *, workers: int) -> None:
         self.workers = workers
         # not itself: an engine that holds itself is freed late, wherever the collector happens to run
-        self.beside: Engine | None = None
+        self.scans_beside: Engine | None = None
+        self.looks_beside: Engine | None = None
         self.bytes_per_px, self.strip_px = BYTES_PER_PX, STRIP_PX
         self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
@@ -270,7 +278,12 @@ class _Parts:
     @property
     def scanner(self) -> Engine:
         """As Engine's."""
-        return self.beside or self
+        return self.scans_beside or self
+
+    @property
+    def lookers(self) -> tuple[Engine, ...]:
+        """As Engine's."""
+        return (self,) if self.looks_beside is None else (self, self.looks_beside)
 
     def maps(self, rgb: NDArray[np.uint8]) -> Maps:
         """Those maps of the backbone that are used, finest first."""

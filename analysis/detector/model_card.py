@@ -41,6 +41,7 @@ def card_page(content: dict[str, Any]) -> str:
         "",
         "## Network and reading",
         *_table({**config["network"], **config["read"]}),
+        *_look(card.get("look"), config.get("look", {})),
         "",
         "## Data",
         "Real CAMELYON16 patches (CC0; through PatchCamelyon) with a label of their centre, and regions composed of them under",
@@ -137,6 +138,18 @@ def _with_interval(value: float | None, interval: list[float] | None) -> str:
 
 
 # -- calibration ---------------------------------------------------------------------------------------------------------
+
+
+def _look(look: dict[str, Any] | None, config: dict[str, Any]) -> list[str]:
+    if look is None:
+        return []
+    network = config["network"]
+    return [
+        "",
+        f"At candidates another network looks again, too: that of {look['version']} ({network['backbone']} to stride"
+        f" {network['backbone_stride']}, dense stride {network['dense_stride']}). The score is the mean in log odds of the first"
+        " look and of both second ones.",
+    ]
 
 
 def _calibration(card: dict[str, Any]) -> list[str]:

@@ -53,8 +53,7 @@ def with_ranges(model: LoadedModel, folder: Path, *, version: str) -> str:
     card["int8"] = said
     card["test"] = {**card.get("test", {}), "auc_int8": auc(test.label == 1, scores)}
     state = dict(model.network.state_dict())
-    scanner = (model.scanner.network.state_dict(), model.scanner.int8) if model.scanner else None
-    return save_model(folder, state=state, config=config, version=version, card=card, int8=ranges, scanner=scanner)
+    return save_model(folder, state=state, config=config, version=version, card=card, int8=ranges, **model.beside)
 
 
 def _refusal(version: str, validation: dict[str, float | None]) -> str:

@@ -1,8 +1,9 @@
 """Candidates are looked at again: eight flips and turns averaged, at the finest useful spacing.
 
-There is no network of its own for 0.5 um/px yet, so the same network verifies: the pixels are read at 0.5 um/px where
+There is no network of its own for 0.5 um/px yet, so the network that reads verifies: the pixels are read at 0.5 um/px where
 the slide has them and averaged to the spacing that the network knows. What the second look adds is the average over the
-eight orientations and a field that is centred on the candidate. Deterministic.
+eight orientations and a field that is centred on the candidate; and, where the model has one, the word of another network
+on the same field (`look.py`). Deterministic.
 """
 
 import dataclasses
@@ -42,7 +43,8 @@ def look_again(
 
     `mpp` is what the network reads; `before_each` may raise to stop.
 
-    The score of a candidate becomes the mean of both looks in log odds. What is not looked at again keeps its score.
+    The score of a candidate becomes the mean in log odds of the first look and of each network's second. What is not looked
+    at again keeps its score.
     """
     chosen = candidates(lesions, least_score=least_score)
     looked: list[LesionFinding] = []
@@ -55,7 +57,7 @@ def look_again(
     with ThreadPoolExecutor(engine.workers, thread_name_prefix="second-look") as pool:
         for again in side_by_side(pool, calls(), at_once=engine.workers):
             lesion = chosen[len(looked)]
-            score = both_looks(lesion.score, again)
+            score = all_looks(lesion.score, again, networks=len(engine.lookers))
             looked.append(dataclasses.replace(lesion, score=score, second_look=round(again, 4)))
             on_progress("second look", len(looked) / len(chosen))
     everything = [*looked, *lesions[len(chosen) :]]
@@ -63,13 +65,14 @@ def look_again(
     return tuple(dataclasses.replace(lesion, rank=rank) for rank, lesion in enumerate(everything, start=1))
 
 
-def both_looks(first: float, second: float) -> float:
-    """Mean in log odds."""
-    return round(sigmoid((logit(first) + logit(second)) / 2), 4)
+def all_looks(first: float, second: float, *, networks: int) -> float:
+    """Mean in log odds of the first look and of the second ones of so many networks, whose mean is `second`."""
+    return round(sigmoid((logit(first) + networks * logit(second)) / (1 + networks)), 4)
 
 
 def second_score(source: PixelSource, engine: Engine, lesion: LesionFinding, *, mpp: float) -> float:
-    """Mean probability of the lesion's strongest cells near its peak, as `lesions.py` scores, over eight orientations."""
+    """Mean probability of the lesion's strongest cells near its peak, as `lesions.py` scores, over eight orientations; of
+    several networks the mean in log odds."""
     return _score(source, engine, lesion, _field(source, lesion, mpp=mpp))
 
 
@@ -105,11 +108,17 @@ def _seen_once(field: NDArray[np.uint8], engine: Engine) -> float:
 
 
 def _score(source: PixelSource, engine: Engine, lesion: LesionFinding, field: NDArray[np.uint8]) -> float:
-    turned = [np.rot90(mirrored, k) for mirrored in (field, field[:, ::-1]) for k in range(4)]
-    maps = _map_of(np.stack(turned), engine)
+    turned = np.stack([np.rot90(mirrored, k) for mirrored in (field, field[:, ::-1]) for k in range(4)])
+    shape = _shape_near_peak(source, lesion)
+    said = [_strongest(_turned_back(_map_of(turned, each))[shape]) for each in engine.lookers]
+    return sigmoid(sum(map(logit, said)) / len(said)) if len(said) > 1 else said[0]
+
+
+def _turned_back(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of the maps of the eight orientations, the way the slide lies."""
     back = [np.rot90(one, -(i % 4)) for i, one in enumerate(maps)]
     mean: NDArray[np.float32] = np.mean([one if i < 4 else one[:, ::-1] for i, one in enumerate(back)], axis=0)
-    return _strongest(mean[_shape_near_peak(source, lesion)])
+    return mean
 
 
 def _strongest(cells: NDArray[np.float32]) -> float:

@@ -46,7 +46,7 @@ from analysis.detector.training.slide_folders import SlideFolderError
 from analysis.detector.training.slide_material import add_slides
 from analysis.detector.training.targets import RegionTarget
 from analysis.detector.training.validation import validation_figures, worth
-from analysis.detector.weights import LoadedModel, Scanner, load_model, save_model
+from analysis.detector.weights import Beside, LoadedModel, load_model, save_model
 from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
 
@@ -523,7 +523,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
     start = Path(config.train.start_from).name
     teachers = tuple(Path(folder).name for folder in config.train.teachers)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=start, teachers=teachers))
-    scanner: Scanner | None = None
+    scanner: Beside | None = None
     if config.scan.steps:
         model = LoadedModel(version, "", network.requires_grad_(False), config, card, int8)
         scanner, card["scan"] = scan_network.learn(model, material, seed=config.train.seed, say=say)

@@ -22,8 +22,10 @@ __all__ = ["LoadedModel", "ModelRefused", "load_model", "read_card", "save_model
 
 SCAN_PREFIX = "scan."
 """Of the scan network's tensors in a weights file."""
-Scanner = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
-"""The scan network's state and its 8-bit ranges."""
+LOOK_PREFIX = "look."
+"""Of those of the network for the second look."""
+Beside = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+"""The state of a network stored beside the one that reads, and its 8-bit ranges."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,25 @@ class LoadedModel:
     """What `network.eight_bit.measure` found; empty: to be read in floats alone."""
     scanner: "LoadedModel | None" = None
     """The small network that scans for `fast` (`training/scan_network.py`), as a model of its own; None: `network` scans."""
+    looker: "LoadedModel | None" = None
+    """Another network that looks again at the candidates (`look.py`), as a model of its own; None: `network` alone does."""
 
     @property
     def reads_by(self) -> dict[str, Any]:
         """Which networks of which weights: the digest is that of a file, which may hold two, and not all of it may be used."""
-        scanner = None if self.scanner is None else dataclasses.asdict(self.scanner.config.network)
+        networks = {"network": self, "scanner": self.scanner, "looker": self.looker}
+        used = {
+            name: None if model is None else dataclasses.asdict(model.config.network)
+            for name, model in networks.items()
+        }
+        return {"weights": self.sha256, **used}
+
+    @property
+    def beside(self) -> dict[str, Beside | None]:
+        """What `save_model` takes to store the same networks beside another one."""
         return {
-            "weights": self.sha256,
-            "network": dataclasses.asdict(self.config.network),
-            "scanner": scanner,
+            name: None if model is None else (model.network.state_dict(), model.int8)
+            for name, model in (("scanner", self.scanner), ("looker", self.looker))
         }
 
 
@@ -58,14 +70,16 @@ def save_model(
     version: str,
     card: dict[str, Any],
     int8: dict[str, Tensor] | None = None,
-    scanner: Scanner | None = None,
+    scanner: Beside | None = None,
+    looker: Beside | None = None,
 ) -> str:
-    """Write weights (with the 8-bit ranges and the scan network, if any) and card, each whole or not at all; returns the
-    weights' SHA-256."""
+    """Write weights (with the 8-bit ranges and the networks beside, if any) and card, each whole or not at all; returns
+    the weights' SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(state, int8 or {})
-    if scanner is not None:
-        tensors |= {SCAN_PREFIX + name: value for name, value in _tensors(*scanner).items()}
+    for prefix, beside in ((SCAN_PREFIX, scanner), (LOOK_PREFIX, looker)):
+        if beside is not None:
+            tensors |= {prefix + name: value for name, value in _tensors(*beside).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
     save_file(tensors, unfinished)
     unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
@@ -93,6 +107,7 @@ def load_model(folder: Path) -> LoadedModel:
     try:
         config = config_of_card(content["config"])
         stored, of_scan = _parted(load_file(folder / WEIGHTS_NAME), SCAN_PREFIX)
+        stored, of_look = _parted(stored, LOOK_PREFIX)
         network, int8 = _network_of(stored, config.network)
         model = LoadedModel(
             version=str(content["version"]),
@@ -102,16 +117,20 @@ def load_model(folder: Path) -> LoadedModel:
             card=content["card"],
             int8=int8,
         )
-        if not of_scan:
-            return model
-        scanner, scan_int8 = _network_of(of_scan, config.scan.network)
+        scanner = _beside(model, of_scan, config.scan.network)
+        looker = _beside(model, of_look, config.look.network)
     except (ConfigurationError, SafetensorError, RuntimeError, TypeError, eight_bit.RangesDoNotFit) as problem:
         raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card ({problem})") from problem
-    train = dataclasses.replace(config.train, pretrained=False)
-    alone = dataclasses.replace(config, network=config.scan.network, train=train)
-    return dataclasses.replace(
-        model, scanner=dataclasses.replace(model, network=scanner, config=alone, int8=scan_int8, scanner=None)
-    )
+    return dataclasses.replace(model, scanner=scanner, looker=looker)
+
+
+def _beside(model: LoadedModel, stored: Mapping[str, Tensor], network: NetworkConfig) -> LoadedModel | None:
+    if not stored:
+        return None
+    train = dataclasses.replace(model.config.train, pretrained=False)
+    config = dataclasses.replace(model.config, network=network, train=train)
+    built, int8 = _network_of(stored, network)
+    return dataclasses.replace(model, network=built, config=config, int8=int8)
 
 
 def _parted(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

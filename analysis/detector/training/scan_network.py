@@ -26,7 +26,7 @@ from analysis.detector.patch_file import PatchSet
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
 from analysis.detector.training.material import Material
-from analysis.detector.weights import LoadedModel, Scanner
+from analysis.detector.weights import Beside, LoadedModel
 
 PATCH_SHARE = 0.4
 """Of the fields: laid of patches, where there are regions too."""
@@ -53,7 +53,7 @@ def learn(
     *,
     seed: int,
     say: Callable[[str], None] = lambda text: None,
-) -> tuple[Scanner, dict[str, Any]]:
+) -> tuple[Beside, dict[str, Any]]:
     """State and 8-bit ranges of the small network that `model.config.scan` describes, and what the card says of it.
 
     `model` is the teacher, and its configuration that of the training. `say` is told now and then how far it is.

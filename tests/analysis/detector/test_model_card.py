@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.detector.card import default_model_folder, read_card
+from analysis.detector.configuration import DetectorConfig, LookConfig, NetworkConfig
 from analysis.detector.learning_curve import Panel, Point, figure
 from analysis.detector.model_card import card_page, curve_of
 
@@ -50,6 +51,16 @@ def test_a_model_without_studies_or_calibration_says_so_and_shows_no_figure() ->
     assert "Not calibrated: scores are no probabilities." in text
     assert curve_of([]) is None
     assert curve_of(CURVE[3:]) is None
+
+
+def test_another_network_that_looks_again_is_named() -> None:
+    content = read_card(default_model_folder())
+    content["card"] = {**content["card"], "look": {"version": "taught-8", "sha256": "0" * 64}}
+    content["config"] = DetectorConfig(look=LookConfig("taught-8", NetworkConfig(dense_stride=8))).to_json()
+    text = card_page(content)
+    assert "that of taught-8 (efficientnet-lite0 to stride 16, dense stride 8)" in text
+    del content["card"]["look"]
+    assert "another network looks again" not in card_page(content)
 
 
 def test_the_figure_is_drawing_in_order_of_value() -> None:

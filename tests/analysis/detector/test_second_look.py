@@ -10,7 +10,7 @@ from analysis.detector.engine import open_engine
 from analysis.detector.infer import DetectionCancelled, detect
 from analysis.detector.lesions import MOST_CANDIDATES
 from analysis.detector.pixel_source import ArraySource
-from analysis.detector.second_look import both_looks, look_again, second_score
+from analysis.detector.second_look import all_looks, look_again, second_score
 from analysis.detector.weights import LoadedModel
 
 
@@ -19,10 +19,11 @@ def looking_twice(model: LoadedModel) -> LoadedModel:
     return dataclasses.replace(model, config=dataclasses.replace(model.config, read=read))
 
 
-def test_both_looks_count_alike_in_log_odds() -> None:
-    assert both_looks(0.9, 0.1) == pytest.approx(0.5)
-    assert both_looks(0.8, 0.8) == pytest.approx(0.8)
-    assert both_looks(1.0, 0.5) < 1
+def test_all_looks_count_alike_in_log_odds() -> None:
+    assert all_looks(0.9, 0.1, networks=1) == pytest.approx(0.5)
+    assert all_looks(0.8, 0.8, networks=1) == all_looks(0.8, 0.8, networks=2) == pytest.approx(0.8)
+    assert all_looks(1.0, 0.5, networks=1) < 1
+    assert all_looks(0.9, 0.1, networks=2) == pytest.approx(0.3247)  # odds 9 * 1/9 * 1/9, and the cube root
 
 
 def test_it_changes_scores_and_order_alone_and_says_what_it_cost(
@@ -36,7 +37,9 @@ def test_it_changes_scores_and_order_alone_and_says_what_it_cost(
     assert {lesion.peak for lesion in twice.lesions} == set(first)
     for lesion in twice.lesions:
         if lesion.second_look is not None:
-            assert lesion.score == pytest.approx(both_looks(first[lesion.peak].score, lesion.second_look), abs=2e-4)
+            assert lesion.score == pytest.approx(
+                all_looks(first[lesion.peak].score, lesion.second_look, networks=1), abs=2e-4
+            )
         assert lesion.outline == first[lesion.peak].outline
     assert [lesion.score for lesion in twice.lesions] == sorted((le.score for le in twice.lesions), reverse=True)
     assert [lesion.rank for lesion in twice.lesions] == list(range(1, len(twice.lesions) + 1))
