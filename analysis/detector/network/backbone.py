@@ -102,9 +102,6 @@ class InvertedResidual(nn.Module):
 class LiteBackbone(nn.Module):
     """(B, 3, H, W) scaled to about -1..1 -> feature maps at strides 4, 8, 16 and, if asked, 32. H, W multiples of 64."""
 
-    reach_px = (16, 32)
-    """How far `early` and `middle` look beyond a cell of their maps, at most."""
-
     def __init__(self, name: str = "efficientnet-lite0", *, last_stride: int) -> None:
         super().__init__()
         stages = LITE_STAGES[name]
@@ -121,6 +118,8 @@ class LiteBackbone(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             stride *= stage.stride
             ends[stride] = (index, channels)
+        # how far `early` and `middle` look beyond a cell of their maps, at most
+        self.reach_px = (_reach_px(stages[:2], stride=2, before=1), _reach_px(stages[2:3], stride=4))
         self._out_stages = [ends[s][0] for s in sorted(ends) if s >= 4]
         self.out_channels = [ends[s][1] for s in sorted(ends) if s >= 4]
 
@@ -151,6 +150,16 @@ class LiteBackbone(nn.Module):
                 if index in self._out_stages:
                     maps.append(x)
         return maps
+
+
+def _reach_px(stages: tuple[Stage, ...], *, stride: int, before: int = 0) -> int:
+    """Of stages that begin at `stride`, after layers that reach `before`: rounded up to 16 px."""
+    reach = before
+    for stage in stages:
+        for repeat in range(stage.repeats):
+            reach += stage.kernel // 2 * stride
+            stride *= stage.stride if repeat == 0 else 1
+    return -(-reach // 16) * 16
 
 
 RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
