@@ -45,7 +45,7 @@ class LoadedModel:
 
     @property
     def reads_by(self) -> dict[str, Any]:
-        """Which networks of which weights: the digest is that of a file, which may hold two, and not all of it may be used."""
+        """Which networks of which weights: the digest is that of a file, which may hold several, and not all of it may be used."""
         networks = {"network": self, "scanner": self.scanner, "looker": self.looker}
         used = {
             name: None if model is None else dataclasses.asdict(model.config.network)
