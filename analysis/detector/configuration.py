@@ -15,7 +15,7 @@ PYRAMID_STRIDES = (8, 16, 32, 64)
 """Strides of P3..P6 in input pixels, where the class and box towers look."""
 PRETRAINED = ("efficientnet-lite0", "efficientnet-lite2")
 """Backbones that there are ImageNet weights for."""
-BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "resnet18", "resnet34")
+BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "efficientnet-lite0-lean", "resnet18", "resnet34")
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability", "suspicious_probability")}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
@@ -32,7 +32,8 @@ class ConfigurationError(ValueError):
 @dataclass(frozen=True)
 class NetworkConfig:
     backbone: str = "efficientnet-lite0"
-    """efficientnet-lite0 or -lite2, Lite0 with half of its channels (efficientnet-lite0-half), resnet18 or resnet34."""
+    """efficientnet-lite0 or -lite2, Lite0 with half of its channels (efficientnet-lite0-half) or with half of those inside its
+    blocks (efficientnet-lite0-lean), resnet18 or resnet34."""
     backbone_stride: int = 16
     """16 or 32: where the backbone stops. The coarser pyramid levels are made from its last map."""
     pyramid_channels: int = 64

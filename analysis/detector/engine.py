@@ -79,8 +79,12 @@ class Engine(Protocol):
     """With its version, as results carry it."""
     workers: int
     """How many calls are worth making at once."""
-    has_towers: bool
-    """Whether there is a box tower to ask."""
+
+    @property
+    def has_towers(self) -> bool:
+        """Whether there is a box tower to ask."""
+        ...
+
     bytes_per_px: int
     """Memory that a worker needs for a pixel of a window."""
     dense_stride: int
@@ -272,7 +276,7 @@ class _Parts:
         self.crop_multiple = network.config.backbone_stride
         self.reach = dict(zip(("early", "middle"), network.backbone.reach_px, strict=True))
         # a class tower that stands in for the dense branch looks as far as towers do
-        self.has_towers = network.config.heads != "mask"
+        self.own_towers = network.config.heads != "mask"
         self.head_reach = HEAD_REACH_PX[self.dense_stride] if network.config.heads != "box" else sys.maxsize
 
     @property
@@ -284,6 +288,11 @@ class _Parts:
     def lookers(self) -> tuple[Engine, ...]:
         """As Engine's."""
         return (self,) if self.looks_beside is None else (self, self.looks_beside)
+
+    @property
+    def has_towers(self) -> bool:
+        """As Engine's: its own, or those of the network that looks again."""
+        return self.own_towers or (self.looks_beside is not None and self.looks_beside.has_towers)
 
     def maps(self, rgb: NDArray[np.uint8]) -> Maps:
         """Those maps of the backbone that are used, finest first."""
@@ -302,8 +311,8 @@ class _Parts:
         return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE))
 
     def boxes(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if not self.has_towers:
-            return np.zeros((0, 5), np.float32)
+        if not self.own_towers:
+            return np.zeros((0, 5), np.float32) if self.looks_beside is None else self.looks_beside.boxes(rgb)
         out = self._towers(self.maps(rgb[None]))
         return decode_boxes((stride, out[2 * i][0, 0], out[2 * i + 1][0]) for i, stride in enumerate(PYRAMID_STRIDES))
 

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config
-from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
 from analysis.detector.network.detector import Detector, scaled
 from analysis.detector.patch_file import PatchFileError
@@ -41,13 +40,12 @@ from analysis.detector.training.hard_negatives import FalseFind, look_for_false_
 from analysis.detector.training.live_curve import write_curve
 from analysis.detector.training.losses import Taught, mean_of, patch_loss, region_losses, total
 from analysis.detector.training.material import Material, load_material
-from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.training.slide_folders import SlideFolderError
 from analysis.detector.training.slide_material import add_slides
 from analysis.detector.training.targets import RegionTarget
+from analysis.detector.training.test_fold import score_test_fold
 from analysis.detector.training.validation import validation_figures, worth
 from analysis.detector.weights import Beside, LoadedModel, load_model, save_model
-from analysis.metrics.roc import auc
 from slides.wsi.errors import WsiError
 
 LOG_EVERY = 5
@@ -485,15 +483,6 @@ def _finish(trainer: Trainer, say: Any) -> Path:
         np.random.default_rng([config.train.seed, trainer.total_steps]),
         value_of=lambda network: worth(trainer.validate(network)),
     )
-    test = material.test
-    mpp = config.read.mpp
-    scores = score_patches(network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
-    coarse = score_patches(network, test.rgb, patch_mpp=config.data.patch_mpp, mpp=config.read.scan_mpp)
-    hard = score_patches(network, material.test_hard_negative.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
-    rounded = eight_bit.quantised(network, int8) if int8 else None
-    scores_int8 = score_patches(rounded, test.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp) if rounded else None
-    positives = scores[test.label == 1]
-    at_90 = float(np.quantile(positives, 0.1)) if len(positives) else None
     card = {
         "data": {"counts": material.counts(), "test_fold": config.data.test_fold, "patch_mpp": config.data.patch_mpp},
         "training": {
@@ -504,18 +493,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
         },
         "validation": {"auc": trainer.progress.best_auc},
         "int8": card_int8,
-        "test": {
-            "n": len(test),
-            "auc": auc(test.label == 1, scores),
-            "auc_int8": auc(test.label == 1, scores_int8) if scores_int8 is not None else None,
-            "auc_at_scan_mpp": auc(test.label == 1, coarse),
-            "auc_by_stain": {
-                str(s): auc(test.label[test.stain == s] == 1, scores[test.stain == s]) for s in np.unique(test.stain)
-            },
-            "threshold_90_sensitivity": at_90,
-            "hard_negatives": len(hard),
-            "hard_negative_rate_at_90": float((hard >= at_90).mean()) if at_90 is not None and len(hard) else None,
-        },
+        "test": score_test_fold(network, int8, material, config),
     }
     version = time.strftime("%Y%m%d-%H%M")  # two trainings of one day are two versions
     # where the slides lay is the laboratory's own affair

@@ -52,12 +52,15 @@ def _grown(width: float, depth: float) -> tuple[Stage, ...]:
 
 
 HALF_LITE = "efficientnet-lite0-half"
+LEAN_LITE = "efficientnet-lite0-lean"
 LITE_STAGES = {
     "efficientnet-lite0": LITE0,
     "efficientnet-lite2": _grown(1.1, 1.2),
     HALF_LITE: tuple(dataclasses.replace(stage, channels=stage.channels // 2) for stage in LITE0),
+    LEAN_LITE: tuple(dataclasses.replace(stage, expand=min(stage.expand, 3)) for stage in LITE0),
 }
-"""Lite0-half: half of the channels everywhere, a quarter of the products."""
+"""Lite0-half: half of the channels everywhere, a quarter of the products. Lite0-lean: half of the channels inside each block,
+all of those between the blocks."""
 
 
 class SameConv(nn.Conv2d):

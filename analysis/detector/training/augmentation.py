@@ -1,6 +1,7 @@
 """Changes a patch or region may show without changing what it is: turn, stain, focus, compression, scale."""
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ def turn(array: NDArray[np.generic], which: int) -> NDArray[np.generic]:
     """One of the eight turns and flips of the square (0 = none) on the first two axes."""
     out = np.rot90(array, which % 4, axes=(0, 1))
     return out[:, ::-1] if which >= 4 else out
+
+
+def turn_back(array: NDArray[Any], which: int) -> NDArray[Any]:
+    """What `turn` made `array` of."""
+    return np.rot90(array[:, ::-1] if which >= 4 else array, -(which % 4), axes=(0, 1))
 
 
 def jitter_stain(rgb: NDArray[np.uint8], *, strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -34,6 +34,13 @@ def try_eight_bits(
     What imitates 8 bits in torch is judged: OpenVINO, which will compute with them, need not be installed.
     """
     ranges = eight_bit.measure(network, images_for_ranges(material, rng))
+    return judge_eight_bits(network, ranges, value_of=value_of)
+
+
+def judge_eight_bits(
+    network: Detector, ranges: dict[str, Tensor], *, value_of: Callable[[Detector], float | None]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `try_eight_bits`, of ranges that are measured already."""
     plain, rounded = value_of(network), value_of(eight_bit.quantised(network, ranges))
     used = plain is not None and rounded is not None and plain - rounded <= MOST_FALL
     said = {"used": used, "validation": {"float": plain, "int8": rounded}, "most_fall": MOST_FALL}

@@ -16,7 +16,7 @@ from PIL import Image
 from shapely import affinity
 from shapely.geometry import Polygon
 
-from analysis.detector import compose, distil, evaluate, infer, quantise, train
+from analysis.detector import compose, distil, evaluate, infer, quantise, slim, train
 from analysis.detector.annotations import read_asap, write_asap
 from analysis.detector.composing.slide_file import write_pyramid
 from analysis.detector.configuration import config_from_dict
@@ -136,7 +136,9 @@ def test_the_model_card_page_is_the_one_the_command_writes(tmp_path: Path) -> No
     assert (tmp_path / "card.md").read_text() == (REPOSITORY / "docs/reference/model-card.md").read_text()
 
 
-@pytest.mark.parametrize("command", [infer.main, train.main, compose.main, evaluate.main, quantise.main, distil.main])
+@pytest.mark.parametrize(
+    "command", [infer.main, train.main, compose.main, evaluate.main, quantise.main, distil.main, slim.main]
+)
 def test_each_command_explains_itself(command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         command(["--help"])

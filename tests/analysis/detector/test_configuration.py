@@ -39,7 +39,7 @@ def test_a_configuration_survives_json() -> None:
         ({"network": {"gate_windows": [15, 9, 5]}}, "four odd numbers"),
         (
             {"network": {"backbone": "resnet50"}},
-            "is not known; use efficientnet-lite0, efficientnet-lite2, efficientnet-lite0-half, resnet18, resnet34",
+            "is not known; use efficientnet-lite0, efficientnet-lite2, efficientnet-lite0-half, efficientnet-lite0-lean, resnet18, resnet34",
         ),
         ({"network": {"backbone": "resnet18"}}, "there are no weights for resnet18"),
         ({"network": {"gate": "wide"}}, "windowed or global"),

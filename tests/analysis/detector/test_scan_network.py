@@ -24,7 +24,7 @@ from analysis.detector.infer import detect
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchSet
 from analysis.detector.pixel_source import ArraySource
-from analysis.detector.training import scan_network
+from analysis.detector.training import distillation, scan_network
 from analysis.detector.training.material import Material, no_patches
 from analysis.detector.weights import LoadedModel, ModelRefused, load_model, save_model, write_card
 from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
@@ -186,14 +186,14 @@ def test_a_damaged_one_is_refused(small_network: Detector, tmp_path: Path, damag
 
 def test_with_room_for_every_channel_it_begins_as_the_trained_network(small_network: Detector) -> None:
     torch.manual_seed(7)
-    same = scan_network.begin_with(small_network, Detector(dataclasses.replace(SMALL, heads="mask")))
+    same = distillation.begin_with(small_network, Detector(dataclasses.replace(SMALL, heads="mask")))
     for name, value in same.backbone.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(value, small_network.backbone.state_dict()[name]), name
 
 
 def test_with_half_the_room_the_weightiest_channels_are_kept(small_network: Detector) -> None:
-    half = scan_network.begin_with(small_network, Detector(SCAN.network))
+    half = distillation.begin_with(small_network, Detector(SCAN.network))
     whole_norm, half_norm = small_network.backbone.stem[1], half.backbone.stem[1]  # type: ignore[index,union-attr]
     kept = sorted(whole_norm.weight.abs().topk(16).indices.tolist())
     assert torch.equal(half_norm.weight, whole_norm.weight[kept])
@@ -212,7 +212,7 @@ def test_it_is_taught_the_strongest_word_of_the_reading_in_each_cell(
     field = next(scan_network.taught_fields(engine, material, config, rng, count=1, stride=8))
     assert field.rgb.shape == (160, 160, 3)
     assert field.target.shape == (20, 20)
-    (rgb,) = scan_network._fields(material, config, np.random.default_rng(3), count=1)
+    (rgb,) = distillation.training_fields(material, config, np.random.default_rng(3), count=1)
     p = engine.read(rgb[None]).probability[0]
     n = 8 // dense_stride  # of its values in a cell of the whole-slide map; four of those make one of the scan's
     by_hand = max(p[y * n : (y + 1) * n, x * n : (x + 1) * n].mean() for y in (4, 5) for x in (6, 7))
@@ -230,7 +230,7 @@ def test_it_learns_what_it_is_taught(small_model: LoadedModel, material: Materia
         config=dataclasses.replace(small_model.config, train=train, scan=scan),
     )
     torch.manual_seed(8)
-    untaught = scan_network.begin_with(small_model.network, Detector(SCAN.network)).train()
+    untaught = distillation.begin_with(small_model.network, Detector(SCAN.network)).train()
     with torch.no_grad():
         p = torch.sigmoid(untaught.trunk(to_input(tissue_like(128, 128, seed=50)[None]))[1]).mean().item()
     (state, ranges), card = scan_network.learn(teacher, material, seed=8)

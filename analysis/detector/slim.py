@@ -1,0 +1,89 @@
+"""Let a leaner network read: `python -m analysis.detector.slim MODEL --out FOLDER --version NAME [--steps 1800]`.
+
+It is taught, without labels, to say what the network says that read until now (`training/lean_network.py`), for half of the
+time. That network does not go: where no other looks again at the candidates yet (`look.py`), it does. What was fitted to or
+measured on slides is left out of the card, and so is what patches said of the network before: evaluate and calibrate anew.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis.detector.configuration import ConfigurationError, LookConfig
+from analysis.detector.distil import without_slides
+from analysis.detector.training import lean_network
+from analysis.detector.training.eight_bits import judge_eight_bits
+from analysis.detector.training.material import load_material
+from analysis.detector.training.test_fold import score_test_fold
+from analysis.detector.training.validation import validation_figures, worth
+from analysis.detector.version_command import make_version, parser_of
+from analysis.detector.weights import LoadedModel, save_model
+
+STEPS, FIELDS = 1800, 3000
+
+
+def with_lean_reader(
+    model: LoadedModel, folder: Path, *, version: str, steps: int, fields: int = FIELDS, say: Any = print
+) -> str:
+    """Write the new version into `folder`; returns the SHA-256 of its weights. `fields`: of training tissue, at most.
+
+    Raises ConfigurationError for a version trained on slides, and what loading its training material raises.
+    """
+    material = load_material(model.config, rng=np.random.default_rng(model.config.train.seed + 1))
+    try:
+        if not len(material.positive) + len(material.negative):
+            raise ConfigurationError(
+                f"{model.version} names no patches: the slides it was trained on are not kept in its card, and without "
+                "them there is nothing to learn from"
+            )
+        teacher = dataclasses.replace(model, scanner=None, looker=None)
+        network, (state, ranges), said = lean_network.learn(
+            teacher, material, steps=steps, most_fields=fields, seed=model.config.train.seed, say=say
+        )
+        train = dataclasses.replace(model.config.train, pretrained=False)
+        config = dataclasses.replace(model.config, network=network.config, train=train)
+        beside, card = model.beside, _card_of(model)
+        if model.looker is None:
+            config = dataclasses.replace(config, look=LookConfig(model.version, model.config.network))
+            card["look"] = {"version": model.version, "sha256": model.sha256}
+            beside["looker"] = (model.network.state_dict(), model.int8)
+        figures = validation_figures(network, material, config)
+        int8, card["int8"] = judge_eight_bits(
+            network, dict(ranges), value_of=lambda each: worth(validation_figures(each, material, config))
+        )
+        card["validation"] = {"auc": worth(figures)}
+        card["test"] = score_test_fold(network, int8, material, config)
+        card["lean"] = {**said, "teacher": {"version": model.version, "sha256": model.sha256}}
+    finally:
+        material.close()
+    return save_model(folder, state=dict(state), config=config, version=version, card=card, int8=int8, **beside)
+
+
+def _card_of(model: LoadedModel) -> dict[str, Any]:
+    """What stays true of a version that reads with another network: the material, how its teacher was trained, studies."""
+    card = without_slides(model.card)
+    card["evaluation"] = {}
+    return card
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = parser_of("slim", __doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=STEPS)
+    return make_version(
+        parser,
+        arguments,
+        lambda model, options: with_lean_reader(
+            model,
+            options.out,
+            version=options.version,
+            steps=options.steps,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""A leaner network that reads: where it begins, what it is taught, and what becomes of the one that read before."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from analysis.detector import slim
+from analysis.detector.configuration import DetectorConfig, LookConfig, ReadConfig, config_from_dict
+from analysis.detector.engine import PARITY, open_engine
+from analysis.detector.infer import detect
+from analysis.detector.network.backbone import LEAN_LITE, InvertedResidual
+from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.pixel_source import ArraySource
+from analysis.detector.training import distillation, lean_network
+from analysis.detector.training.augmentation import turn, turn_back
+from analysis.detector.training.material import Material
+from analysis.detector.weights import LoadedModel, load_model, save_model
+from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
+from tests.analysis.detector.test_patch_file import write_patches
+from tests.analysis.detector.test_scan_network import material, patches  # noqa: F401
+
+READ = ReadConfig(seed_probability=0.3, grow_probability=0.25, candidate_score=0.0, second_look=False)
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_what_was_turned_is_turned_back(which: int) -> None:
+    picture = np.arange(4 * 4 * 3).reshape(4, 4, 3)
+    assert np.array_equal(turn_back(turn(picture, which), which), picture)
+
+
+def halved_in_effect(network: Detector) -> Detector:
+    """Half of the channels inside its blocks say nothing, every other one."""
+    network = copy.deepcopy(network)
+    for block in network.backbone.modules():
+        if isinstance(block, InvertedResidual):
+            norms = [layer for layer in block.body if isinstance(layer, nn.BatchNorm2d)]
+            for norm in norms[:-1] if len(norms) == 3 else []:
+                norm.weight[::2], norm.bias[::2] = 0.0, 0.0
+    return network
+
+
+def test_it_begins_with_the_channels_that_say_something(small_network: Detector) -> None:
+    torch.manual_seed(5)
+    at_stride_8 = Detector(dataclasses.replace(SMALL, dense_stride=8)).eval().requires_grad_(False)
+    at_stride_8.backbone.load_state_dict(small_network.backbone.state_dict())
+    at_stride_8.dense.head.weight *= 100
+    teacher = halved_in_effect(at_stride_8)
+    begun = distillation.begin_with(teacher, Detector(lean_network.lean_network(teacher.config))).eval()
+    x = to_input(tissue_like(128, 128, seed=6)[None])
+    with torch.no_grad():
+        ours, theirs, whole = (network.trunk(x)[1] for network in (begun, teacher, at_stride_8))
+    assert torch.allclose(ours, theirs, atol=5e-3)
+    assert (theirs - whole).abs().max() > 0.05, "else the half that was taken away did nothing before"
+
+
+def test_a_teacher_of_another_kind_leaves_it_as_it_is(small_network: Detector) -> None:
+    torch.manual_seed(5)
+    lean = Detector(lean_network.lean_network(SMALL))
+    before = copy.deepcopy(lean.state_dict())
+    resnet = Detector(dataclasses.replace(SMALL, backbone="resnet18"))
+    after = distillation.begin_with(resnet, lean).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_it_is_taught_the_mean_of_all_turns_in_each_cell(
+    small_model: LoadedModel,
+    material: Material,  # noqa: F811
+) -> None:
+    engine = open_engine(small_model, "torch", workers=2)
+    config, rng = small_model.config, np.random.default_rng(3)
+    first, second = lean_network.taught_fields(engine, material, config, rng, count=2)
+    fields = list(distillation.training_fields(material, config, np.random.default_rng(3), count=2))
+    assert np.array_equal(first.rgb, fields[0])
+    assert np.array_equal(second.rgb, fields[1])
+    assert first.target.shape == (len(fields[0]) // 8,) * 2
+    said = []
+    for mirrored in (False, True):
+        for quarter in range(4):
+            seen = np.rot90(fields[0], quarter)
+            p = engine.read((seen[:, ::-1] if mirrored else seen)[None].copy()).probability[0]
+            p = np.rot90(p[:, ::-1] if mirrored else p, -quarter)
+            said.append(p[2 * 5 : 2 * 6, 2 * 9 : 2 * 10].mean())
+    assert np.ptp(said) > 0.01, "else one turn would do"
+    assert first.target[5, 9] == pytest.approx(np.mean(said), abs=1e-5)
+
+
+def test_it_learns_what_its_teacher_says(small_model: LoadedModel, material: Material) -> None:  # noqa: F811
+    train = dataclasses.replace(small_model.config.train, region_px=128)
+    teacher = dataclasses.replace(small_model, config=dataclasses.replace(small_model.config, train=train))
+    steps = {"most_fields": 16, "seed": 8}
+    _, _, little = lean_network.learn(teacher, material, steps=2, **steps)
+    network, (state, ranges), much = lean_network.learn(teacher, material, steps=40, **steps)
+    assert much["loss"] < 0.8 * little["loss"]
+    assert (much["steps"], much["fields"], much["turns"]) == (40, 16, 8)
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    assert {name.rpartition(".")[0] for name in ranges} >= {"backbone.stem.0", "dense.trunk.3"}
+
+
+# -- a version of it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(small_network: Detector, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of a model with labelled patches, and of what `slim` made of it."""
+    work = tmp_path_factory.mktemp("slim")
+    write_patches(work / "p.npz", n=60)
+    data = {"folder": str(work), "patches": ["p.npz"], "hard_negatives": [], "validation_percent": 50}
+    config = config_from_dict(
+        {"data": data, "train": {"regions_every": 0, "region_px": 128}, "network": dataclasses.asdict(SMALL)}
+    )
+    card = {
+        "evaluation": {"patches": {"auc": 0.9}, "slides_standard": {}},
+        "test": {"auc": 2.0},
+        "threshold": 0.7,
+        "training": {"steps": 9},
+    }
+    config = dataclasses.replace(config, read=READ)
+    save_model(work / "old", state=small_network.state_dict(), config=config, version="old", card=card)
+    assert slim.main([str(work / "old"), "--out", str(work / "new"), "--version", "new", "--steps", "2"]) == 0
+    return work / "old", work / "new"
+
+
+def test_the_network_that_read_before_looks_again(folders: tuple[Path, Path]) -> None:
+    old, new = map(load_model, folders)
+    assert new.network.config.backbone == LEAN_LITE
+    assert new.looker is not None
+    theirs = old.network.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in new.looker.network.state_dict().items())
+    assert new.card["look"] == {"version": "old", "sha256": old.sha256}
+    assert new.card["lean"]["teacher"] == {"version": "old", "sha256": old.sha256}
+
+
+def test_the_card_says_nothing_of_the_network_before(folders: tuple[Path, Path]) -> None:
+    card = load_model(folders[1]).card
+    assert card["evaluation"] == {}
+    assert "threshold" not in card
+    assert card["training"] == {"steps": 9}
+    assert 0 <= card["test"]["auc"] <= 1
+    assert 0 <= card["validation"]["auc"] <= 1
+    assert card["int8"]["validation"]["float"] is not None
+
+
+def test_boxes_are_those_of_the_network_that_looks_again(folders: tuple[Path, Path]) -> None:
+    old, new = (open_engine(load_model(folder), "torch", workers=1) for folder in folders)
+    rgb = tissue_like(256, 256, seed=4)
+    assert new.has_towers
+    assert len(old.boxes(rgb)) > 0
+    assert np.array_equal(new.boxes(rgb), old.boxes(rgb))
+
+
+def test_without_towers_anywhere_there_are_no_boxes(folders: tuple[Path, Path], noise_slide: ArraySource) -> None:
+    alone = dataclasses.replace(load_model(folders[1]), looker=None)
+    engine = open_engine(alone, "torch", workers=1)
+    assert not engine.has_towers
+    assert engine.boxes(tissue_like(128, 128)).shape == (0, 5)
+    assert all(lesion.box_score is None for lesion in detect(noise_slide, alone, engine=engine).lesions)
+
+
+def test_both_engines_read_with_it_alike(folders: tuple[Path, Path]) -> None:
+    new = load_model(folders[1])
+    rgb = tissue_like(448, 512, seed=4)[None]
+    ours, theirs = (engine.read(rgb, margin_px=64) for engine in (open_engine(new, "torch"), engine_or_skip(new, "openvino")))  # fmt: skip
+    assert ours.probability.shape == (1, 40, 48)
+    assert np.abs(ours.probability - theirs.probability).max() < PARITY
+
+
+def test_a_network_that_looks_again_already_stays(
+    folders: tuple[Path, Path], small_network: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = load_model(folders[0])
+    torch.manual_seed(8)
+    other = Detector(SMALL)
+    config = dataclasses.replace(old.config, look=LookConfig("two", SMALL))
+    looker = (other.state_dict(), {})
+    card = {"look": {"version": "two", "sha256": "2" * 64}}
+    save_model(tmp_path / "both", state=small_network.state_dict(), config=config, version="both", card=card, looker=looker)  # fmt: skip
+    command = [str(tmp_path / "both"), "--out", str(tmp_path / "lean"), "--version", "lean", "--steps", "2"]
+    assert slim.main(command) == 0
+    lean = load_model(tmp_path / "lean")
+    assert json.loads(capsys.readouterr().out)["sha256"] == lean.sha256
+    assert lean.looker is not None
+    assert torch.equal(lean.looker.network.box_scale, other.box_scale)
+    stored = other.state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in lean.looker.network.state_dict().items())
+    assert (lean.card["look"], lean.config.look.version) == (card["look"], "two")
+
+
+def test_a_version_whose_slides_are_not_kept_is_refused(
+    small_network: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = {"data": {"folder": str(tmp_path), "patches": [], "hard_negatives": []}}
+    config = dataclasses.replace(DetectorConfig(network=SMALL), data=config_from_dict(raw).data)
+    save_model(tmp_path / "old", state=small_network.state_dict(), config=config, version="old", card={})
+    assert slim.main([str(tmp_path / "old"), "--out", str(tmp_path / "new"), "--version", "new"]) == 2
+    assert "old names no patches" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
