@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.detector.boxes import decode_boxes
-from analysis.detector.configuration import PYRAMID_STRIDES
+from analysis.detector.configuration import PYRAMID_STRIDES, NetworkConfig
 from analysis.detector.network import eight_bit
+from analysis.detector.network.backbone import LEAN_LITE
 from analysis.detector.network.detector import Detector
 from analysis.detector.weights import LoadedModel
 
@@ -51,8 +52,16 @@ STRIP_PX = {"early": 192, "middle": 320, "head": 384}
 """Rows of a window that go through the first two parts of the backbone, and through the dense branch, at once."""
 STRIP_PX_INT8 = {"early": 384, "middle": 640, "head": 512}
 """In 8 bits a row needs less, and fewer strips look less often at the same rows."""
-BYTES_PER_PX, BYTES_PER_PX_INT8 = 180, 90
-"""Memory for one window (benchmarks/detection_memory.py)."""
+
+
+def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
+    """What a window needs of a worker's memory for each pixel, its decoding included (benchmarks/detection_memory.py)."""
+    if config.backbone == LEAN_LITE:
+        return 65 if int8 else 120
+    if config.dense_stride == 8:
+        return 75 if int8 else 160
+    return 90 if int8 else 180
+
 
 Maps = Sequence[Any]
 """Backbone maps of a batch, finest first, as the engine keeps them."""
@@ -271,7 +280,7 @@ class _Parts:
         # not itself: an engine that holds itself is freed late, wherever the collector happens to run
         self.scans_beside: Engine | None = None
         self.looks_beside: Engine | None = None
-        self.bytes_per_px, self.strip_px = BYTES_PER_PX, STRIP_PX
+        self.bytes_per_px, self.strip_px = window_bytes_per_px(network.config, int8=False), STRIP_PX
         self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
         self.reach = dict(zip(("early", "middle"), network.backbone.reach_px, strict=True))
@@ -463,7 +472,7 @@ class OpenVinoEngine(_Parts):
         super().__init__(network, workers=workers)
         self.int8 = bool(int8)
         if int8:
-            self.bytes_per_px, self.strip_px = BYTES_PER_PX_INT8, STRIP_PX_INT8
+            self.bytes_per_px, self.strip_px = window_bytes_per_px(network.config, int8=True), STRIP_PX_INT8
         openvino = _openvino_that_keeps_quiet()
         self.name = f"openvino {openvino.__version__.split('-')[0]}{' int8' if int8 else ''}"
         self._openvino = openvino
