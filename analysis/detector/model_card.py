@@ -30,6 +30,7 @@ def card_page(content: dict[str, Any]) -> str:
     card, config = content["card"], content["config"]
     evaluation = card.get("evaluation", {})
     composed = card.get("composed_evaluation", True)
+    validation = {f"validation {k}": v for k, v in card.get("validation", {}).items()}
     lines = [
         "# Model card",
         "",
@@ -41,6 +42,7 @@ def card_page(content: dict[str, Any]) -> str:
         "",
         "## Network and reading",
         *_table({**config["network"], **config["read"]}),
+        *_lean(card.get("lean"), validation),
         *_look(card.get("look"), config.get("look", {})),
         "",
         "## Data",
@@ -54,8 +56,8 @@ def card_page(content: dict[str, Any]) -> str:
             }
         ),
         "",
-        "## Training",
-        *_table({**card.get("training", {}), **{f"validation {k}": v for k, v in card.get("validation", {}).items()}}),
+        "## Training" + (" of the network that taught it" if card.get("lean") else ""),
+        *_table({**card.get("training", {}), **({} if card.get("lean") else validation)}),
         "",
         "## Measured on the test fold of real patches",
         *_table(card.get("test", {})),
@@ -138,6 +140,18 @@ def _with_interval(value: float | None, interval: list[float] | None) -> str:
 
 
 # -- calibration ---------------------------------------------------------------------------------------------------------
+
+
+def _lean(lean: dict[str, Any] | None, validation: dict[str, Any]) -> list[str]:
+    if lean is None:
+        return []
+    return [
+        "",
+        f"The network that reads was taught by that of {lean['teacher']['version']}, in {lean['steps']:,} steps from"
+        f" {lean['fields']:,} fields of training tissue without labels: what that one says of a field, the mean of"
+        f" {lean['turns']} turns.",
+        *(["", *_table(validation)] if validation else []),
+    ]
 
 
 def _look(look: dict[str, Any] | None, config: dict[str, Any]) -> list[str]:

@@ -63,6 +63,17 @@ def test_another_network_that_looks_again_is_named() -> None:
     assert "another network looks again" not in card_page(content)
 
 
+def test_a_network_that_was_taught_to_read_is_told_from_its_teacher() -> None:
+    content = read_card(default_model_folder())
+    lean = {"steps": 1800, "fields": 3000, "turns": 8, "teacher": {"version": "lite-9", "sha256": "0" * 64}}
+    content["card"] = {**content["card"], "lean": lean, "validation": {"auc": 0.9371}}
+    text = card_page(content)
+    assert "taught by that of lite-9, in 1,800 steps from 3,000 fields" in text
+    of_the_network, of_the_teacher = text.split("## Training of the network that taught it")
+    assert "| validation auc | 0.9371 |" in of_the_network
+    assert "validation auc" not in of_the_teacher
+
+
 def test_the_figure_is_drawing_in_order_of_value() -> None:
     svg = figure([Panel("AUC", "slides", {"AUC 1.0": [Point(2, 0.7, 0.6, 0.8), Point(40, 0.9, 0.88, 0.91)]})])
     root = ElementTree.fromstring(svg)
