@@ -223,6 +223,8 @@ class LookConfig:
     version: str = ""
     """Of the model whose weights it has (empty: there is none, the network that reads looks again alone)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    alone: bool = False
+    """The network that reads does not look again itself: it says at its first look what it would say at eight (`slim.py`)."""
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,8 @@ class Engine(Protocol):
 
     @property
     def lookers(self) -> "tuple[Engine, ...]":
-        """What looks again at the candidates: this engine, and one of its kind with another network if the model has one."""
+        """What looks again at the candidates: this engine, and one of its kind with another network if the model has one; or
+        that one alone (`LookConfig.alone`)."""
         ...
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
@@ -135,14 +136,16 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
     workers = workers or cores_at_hand()
     opened = _opened.setdefault(model.network, {})
     beside = tuple(None if other is None else other.network for other in (model.scanner, model.looker))
-    if (name, workers, beside) not in opened:
+    key = (name, workers, beside, model.config.look.alone)
+    if key not in opened:
         engine = _open(model, name, workers)
         if model.scanner is not None:
             engine.scans_beside = _open_beside(engine, model.scanner)
         if model.looker is not None:
             engine.looks_beside = _open_beside(engine, model.looker)
-        opened[name, workers, beside] = engine
-    return opened[name, workers, beside]
+            engine.looks_alone = model.config.look.alone
+        opened[key] = engine
+    return opened[key]
 
 
 def _open_beside(engine: "_Parts", other: LoadedModel) -> "_Parts":
@@ -159,7 +162,7 @@ def usual_engine(model: LoadedModel) -> str:
     return "openvino-int8" if model.int8 else "openvino"
 
 
-_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, tuple[Detector | None, ...]], _Parts]]" = (
+_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, tuple[Detector | None, ...], bool], _Parts]]" = (
     weakref.WeakKeyDictionary()
 )
 """Making an OpenVINO engine takes a second or two: it is kept as long as its network is."""
@@ -280,6 +283,7 @@ class _Parts:
         # not itself: an engine that holds itself is freed late, wherever the collector happens to run
         self.scans_beside: Engine | None = None
         self.looks_beside: Engine | None = None
+        self.looks_alone = False
         self.bytes_per_px, self.strip_px = window_bytes_per_px(network.config, int8=False), STRIP_PX
         self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
@@ -296,7 +300,9 @@ class _Parts:
     @property
     def lookers(self) -> tuple[Engine, ...]:
         """As Engine's."""
-        return (self,) if self.looks_beside is None else (self, self.looks_beside)
+        if self.looks_beside is None:
+            return (self,)
+        return (self.looks_beside,) if self.looks_alone else (self, self.looks_beside)
 
     @property
     def has_towers(self) -> bool:

@@ -148,8 +148,8 @@ def _lean(lean: dict[str, Any] | None, validation: dict[str, Any]) -> list[str]:
     return [
         "",
         f"The network that reads was taught by that of {lean['teacher']['version']}, in {lean['steps']:,} steps from"
-        f" {lean['fields']:,} fields of training tissue without labels: what that one says of a field, the mean of"
-        f" {lean['turns']} turns.",
+        f" {lean['fields']:,} fields and {lean['patches']:,} patches of training tissue without labels: what that one says of"
+        f" each cell, the mean of {lean['turns']} turns.",
         *(["", *_table(validation)] if validation else []),
     ]
 
@@ -157,12 +157,13 @@ def _lean(lean: dict[str, Any] | None, validation: dict[str, Any]) -> list[str]:
 def _look(look: dict[str, Any] | None, config: dict[str, Any]) -> list[str]:
     if look is None:
         return []
-    network = config["network"]
+    network, alone = config["network"], config.get("alone", False)
+    seconds = "of the second one" if alone else "of both second ones"
     return [
         "",
-        f"At candidates another network looks again, too: that of {look['version']} ({network['backbone']} to stride"
-        f" {network['backbone_stride']}, dense stride {network['dense_stride']}). The score is the mean in log odds of the first"
-        " look and of both second ones.",
+        f"At candidates another network looks again{'' if alone else ', too'}: that of {look['version']} ({network['backbone']}"
+        f" to stride {network['backbone_stride']}, dense stride {network['dense_stride']}). The score is the mean in log odds of"
+        f" the first look and {seconds}.",
     ]
 
 

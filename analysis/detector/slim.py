@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.detector.configuration import ConfigurationError, LookConfig
+from analysis.detector.configuration import ConfigurationError, LookConfig, ReadConfig
 from analysis.detector.distil import without_slides
 from analysis.detector.training import lean_network
 from analysis.detector.training.eight_bits import judge_eight_bits
@@ -23,6 +23,9 @@ from analysis.detector.version_command import make_version, parser_of
 from analysis.detector.weights import LoadedModel, save_model
 
 STEPS, FIELDS = 1800, 3000
+SEED, CANDIDATE, GLANCE = 0.5, 0.65, 0.5
+"""Of the reading (`ReadConfig`), at most: a mean of eight is lower than the strongest of them. On 60 composed validation slides
+all but one of 46 metastases reach 0.65 and 131 false finds do; of the network before, 53 of 56 and 356 reached 0.75."""
 
 
 def with_lean_reader(
@@ -44,12 +47,15 @@ def with_lean_reader(
             teacher, material, steps=steps, most_fields=fields, seed=model.config.train.seed, say=say
         )
         train = dataclasses.replace(model.config.train, pretrained=False)
-        config = dataclasses.replace(model.config, network=network.config, train=train)
+        look = dataclasses.replace(model.config.look, alone=True)
         beside, card = model.beside, _card_of(model)
         if model.looker is None:
-            config = dataclasses.replace(config, look=LookConfig(model.version, model.config.network))
+            look = LookConfig(model.version, model.config.network, alone=True)
             card["look"] = {"version": model.version, "sha256": model.sha256}
             beside["looker"] = (model.network.state_dict(), model.int8)
+        config = dataclasses.replace(
+            model.config, network=network.config, train=train, look=look, read=_lower_limits(model.config.read)
+        )
         figures = validation_figures(network, material, config)
         int8, card["int8"] = judge_eight_bits(
             network, dict(ranges), value_of=lambda each: worth(validation_figures(each, material, config))
@@ -60,6 +66,16 @@ def with_lean_reader(
     finally:
         material.close()
     return save_model(folder, state=dict(state), config=config, version=version, card=card, int8=int8, **beside)
+
+
+def _lower_limits(read: ReadConfig) -> ReadConfig:
+    return dataclasses.replace(
+        read,
+        seed_probability=min(read.seed_probability, SEED),
+        grow_probability=min(read.grow_probability, SEED),
+        candidate_score=min(read.candidate_score, CANDIDATE),
+        glance_score=min(read.glance_score, GLANCE),
+    )
 
 
 def _card_of(model: LoadedModel) -> dict[str, Any]:

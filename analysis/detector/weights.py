@@ -51,7 +51,7 @@ class LoadedModel:
             name: None if model is None else dataclasses.asdict(model.config.network)
             for name, model in networks.items()
         }
-        return {"weights": self.sha256, **used}
+        return {"weights": self.sha256, **used, "looks_alone": self.config.look.alone}
 
     @property
     def beside(self) -> dict[str, Beside | None]:

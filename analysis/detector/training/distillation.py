@@ -44,6 +44,7 @@ def teach(
     network: Detector,
     fields: Sequence[TaughtField],
     *,
+    patches: Sequence[TaughtField] = (),
     steps: int,
     batch: int,
     stain_jitter: float,
@@ -52,7 +53,8 @@ def teach(
     name: str,
 ) -> tuple[Beside, float]:
     """Train `network` to say of each field what its teacher said, and leave it with the averaged weights, in evaluation
-    mode. Returns its state and 8-bit ranges, and the running loss. `say` is told now and then how far `name` is."""
+    mode; where there are `patches` (smaller fields), each second step is on those. Returns its state and 8-bit ranges, and the
+    running loss. `say` is told now and then how far `name` is."""
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -60,7 +62,9 @@ def teach(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * _schedule(step, steps)
-        chosen = [fields[int(i)] for i in rng.integers(len(fields), size=batch)]
+        # as many pixels of patches as of fields
+        of, size = (patches, batch * round((len(fields[0].rgb) / len(patches[0].rgb)) ** 2)) if step % 2 and patches else (fields, batch)  # fmt: skip
+        chosen = [of[int(i)] for i in rng.integers(len(of), size=size)]
         loss = _loss(network, chosen, stain_jitter, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -5,7 +5,7 @@ each cell of the whole-slide map instead of four times. What it learns to say is
 field turned eight ways: steadier than the teacher at one look (`distillation.py`). No label is needed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,13 +19,15 @@ from analysis.detector.engine import Engine, open_engine
 from analysis.detector.network.backbone import LEAN_LITE
 from analysis.detector.network.detector import Detector
 from analysis.detector.side_by_side import side_by_side
-from analysis.detector.training.augmentation import turn, turn_back
+from analysis.detector.training.augmentation import fit_to, turn, turn_back
 from analysis.detector.training.distillation import TaughtField, begin_with, cell_means, teach, training_fields
 from analysis.detector.training.material import Material
+from analysis.detector.training.patch_scores import PAD_PX
 from analysis.detector.weights import Beside, LoadedModel
 
 BATCH = 8
 TURNS = 8
+PATCHES_PER_FIELD = 2
 DENSE_STRIDE = 8
 """Of a cell of the map at 1.0 um/px."""
 
@@ -66,9 +68,12 @@ def learn(
         fields.append(field)
         if len(fields) % 500 == 0:
             say(f"lean network: {len(fields)} of {count} fields read by its teacher")
+    patches = list(taught_patches(open_engine(model), material, rng, count=PATCHES_PER_FIELD * count))
+    say(f"lean network: {len(patches)} patches read by its teacher")
     taught, loss = teach(
         small,
         fields,
+        patches=patches,
         steps=steps,
         batch=BATCH,
         stain_jitter=config.train.stain_jitter,
@@ -76,14 +81,31 @@ def learn(
         say=say,
         name="lean network",
     )
-    return small, taught, {"steps": steps, "fields": count, "turns": TURNS, "loss": round(loss, 4)}
+    said = {"steps": steps, "fields": count, "patches": len(patches), "turns": TURNS, "loss": round(loss, 4)}
+    return small, taught, said
 
 
 def taught_fields(
     teacher: Engine, material: Material, config: DetectorConfig, rng: np.random.Generator, *, count: int
 ) -> Iterator[TaughtField]:
     """`count` fields of training tissue at the reading's spacing, each read by the teacher in all its turns."""
-    fields = training_fields(material, config, rng, count=count)
+    yield from _all_taught(teacher, training_fields(material, config, rng, count=count))
+
+
+def taught_patches(
+    teacher: Engine, material: Material, rng: np.random.Generator, *, count: int
+) -> Iterator[TaughtField]:
+    """As `taught_fields`, of single patches mirrored to PAD_PX, as many of each kind: of normal tissue that looks like tumour
+    there is too little in fields."""
+    sets = [
+        s for s in (material.positive, material.negative, material.hard_negative, material.unlabelled) if s and len(s)
+    ]
+    chosen = (sets[i % len(sets)] for i in range(count))
+    patches = (one.rgb[int(rng.integers(len(one)))] for one in chosen)
+    yield from _all_taught(teacher, (fit_to(patch[None], PAD_PX)[0] for patch in patches))
+
+
+def _all_taught(teacher: Engine, fields: Iterable[NDArray[np.uint8]]) -> Iterator[TaughtField]:
     with ThreadPoolExecutor(teacher.workers, thread_name_prefix="teacher") as pool:
         yield from side_by_side(pool, (partial(_taught, teacher, rgb) for rgb in fields), at_once=teacher.workers)
 

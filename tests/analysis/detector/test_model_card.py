@@ -59,16 +59,26 @@ def test_another_network_that_looks_again_is_named() -> None:
     content["config"] = DetectorConfig(look=LookConfig("taught-8", NetworkConfig(dense_stride=8))).to_json()
     text = card_page(content)
     assert "that of taught-8 (efficientnet-lite0 to stride 16, dense stride 8)" in text
+    assert "looks again, too" in text
+    content["config"]["look"]["alone"] = True
+    assert "looks again: that of taught-8" in card_page(content)
+    assert "the first look and of the second one" in card_page(content)
     del content["card"]["look"]
     assert "another network looks again" not in card_page(content)
 
 
 def test_a_network_that_was_taught_to_read_is_told_from_its_teacher() -> None:
     content = read_card(default_model_folder())
-    lean = {"steps": 1800, "fields": 3000, "turns": 8, "teacher": {"version": "lite-9", "sha256": "0" * 64}}
+    lean = {
+        "steps": 1800,
+        "fields": 3000,
+        "patches": 6000,
+        "turns": 8,
+        "teacher": {"version": "lite-9", "sha256": "0" * 64},
+    }
     content["card"] = {**content["card"], "lean": lean, "validation": {"auc": 0.9371}}
     text = card_page(content)
-    assert "taught by that of lite-9, in 1,800 steps from 3,000 fields" in text
+    assert "taught by that of lite-9, in 1,800 steps from 3,000 fields and 6,000 patches" in text
     of_the_network, of_the_teacher = text.split("## Training of the network that taught it")
     assert "| validation auc | 0.9371 |" in of_the_network
     assert "validation auc" not in of_the_teacher

@@ -16,10 +16,12 @@ from analysis.detector.engine import PARITY, open_engine
 from analysis.detector.infer import detect
 from analysis.detector.network.backbone import LEAN_LITE, InvertedResidual
 from analysis.detector.network.detector import Detector, to_input
+from analysis.detector.patch_file import PatchSet
 from analysis.detector.pixel_source import ArraySource
+from analysis.detector.second_look import all_looks, second_score
 from analysis.detector.training import distillation, lean_network
 from analysis.detector.training.augmentation import turn, turn_back
-from analysis.detector.training.material import Material
+from analysis.detector.training.material import Material, no_patches
 from analysis.detector.weights import LoadedModel, load_model, save_model
 from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
 from tests.analysis.detector.test_patch_file import write_patches
@@ -90,6 +92,22 @@ def test_it_is_taught_the_mean_of_all_turns_in_each_cell(
     assert first.target[5, 9] == pytest.approx(np.mean(said), abs=1e-5)
 
 
+def test_patches_of_each_kind_are_taught_as_they_are_scored(
+    small_model: LoadedModel,
+    patches: PatchSet,  # noqa: F811
+) -> None:
+    """Mirrored to the same side, and as many of each kind."""
+    kinds = dict(zip(("positive", "negative", "hard_negative"), (patches.where(np.arange(i, i + 2)) for i in (0, 4, 8)), strict=True))  # fmt: skip
+    of_all = dataclasses.replace(no_patches(), **kinds)
+    engine = open_engine(small_model, "torch", workers=1)
+    fields = list(lean_network.taught_patches(engine, of_all, np.random.default_rng(1), count=6))
+    for i, field in enumerate(fields):
+        kind = list(kinds.values())[i % 3]
+        assert any(np.array_equal(field.rgb[16:-16, 16:-16], one) for one in kind.rgb)
+        assert np.array_equal(field.rgb[:16], field.rgb[16:32][::-1])
+        assert field.target.shape == (16, 16)
+
+
 def test_it_learns_what_its_teacher_says(small_model: LoadedModel, material: Material) -> None:  # noqa: F811
     train = dataclasses.replace(small_model.config.train, region_px=128)
     teacher = dataclasses.replace(small_model, config=dataclasses.replace(small_model.config, train=train))
@@ -97,7 +115,7 @@ def test_it_learns_what_its_teacher_says(small_model: LoadedModel, material: Mat
     _, _, little = lean_network.learn(teacher, material, steps=2, **steps)
     network, (state, ranges), much = lean_network.learn(teacher, material, steps=40, **steps)
     assert much["loss"] < 0.8 * little["loss"]
-    assert (much["steps"], much["fields"], much["turns"]) == (40, 16, 8)
+    assert (much["steps"], much["fields"], much["patches"], much["turns"]) == (40, 16, 32, 8)
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     assert {name.rpartition(".")[0] for name in ranges} >= {"backbone.stem.0", "dense.trunk.3"}
 
@@ -134,6 +152,40 @@ def test_the_network_that_read_before_looks_again(folders: tuple[Path, Path]) ->
     assert all(torch.equal(value, theirs[name]) for name, value in new.looker.network.state_dict().items())
     assert new.card["look"] == {"version": "old", "sha256": old.sha256}
     assert new.card["lean"]["teacher"] == {"version": "old", "sha256": old.sha256}
+
+
+def test_it_looks_again_alone(folders: tuple[Path, Path], noise_slide: ArraySource) -> None:
+    old, new = map(load_model, folders)
+    assert new.config.look == LookConfig("old", SMALL, alone=True)
+    engine = open_engine(new, "torch", workers=1)
+    assert engine.lookers != (engine,)
+    assert len(engine.lookers) == 1
+    read = dataclasses.replace(READ, second_look=True)
+    again = dataclasses.replace(new, scanner=None, config=dataclasses.replace(new.config, read=read))
+    once = dataclasses.replace(again, config=dataclasses.replace(again.config, read=READ))
+    first = {lesion.peak: lesion for lesion in detect(noise_slide, once).lesions}
+    found = [lesion for lesion in detect(noise_slide, again).lesions if lesion.second_look is not None]
+    assert found
+    for lesion in found[:2]:
+        said = second_score(noise_slide, open_engine(old), first[lesion.peak], mpp=1.0)
+        assert lesion.second_look == pytest.approx(said, abs=2e-4)
+        assert lesion.score == pytest.approx(all_looks(first[lesion.peak].score, said, networks=1), abs=2e-4)
+
+
+def test_a_model_whose_other_network_looks_alone_reads_differently(folders: tuple[Path, Path]) -> None:
+    new = load_model(folders[1])
+    look = dataclasses.replace(new.config.look, alone=False)
+    both = dataclasses.replace(new, config=dataclasses.replace(new.config, look=look))
+    assert both.reads_by != new.reads_by
+    assert len(open_engine(both, "torch").lookers) == 2
+    assert len(open_engine(new, "torch").lookers) == 1
+
+
+def test_its_limits_are_those_of_a_mean_of_eight_looks(folders: tuple[Path, Path]) -> None:
+    assert load_model(folders[1]).config.read == READ  # lower than needed already: as they were
+    limits = slim._lower_limits(ReadConfig())
+    assert (limits.seed_probability, limits.candidate_score, limits.glance_score) == (0.5, 0.65, 0.5)
+    assert limits.grow_probability <= limits.seed_probability
 
 
 def test_the_card_says_nothing_of_the_network_before(folders: tuple[Path, Path]) -> None:
