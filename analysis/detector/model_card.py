@@ -100,7 +100,18 @@ _PATCH_WORDS = {
     "auc_2um": "AUC at 2.0 um/px",
     "hard_negative_rate": "hard negatives called tumour, at 90 % sensitivity",
     "level0_auc": "AUC on CAMELYON16 patches cut at level 0",
+    "second_look_auc": "AUC at 1.0 um/px, of both looks",
+    "second_look_hard_negative_rate": "hard negatives called tumour by both looks, at 90 % sensitivity",
 }
+_PATCH_PARTS = {
+    "auc": ("test", "auc"),
+    "auc_2um": ("test_coarse", "auc"),
+    "hard_negative_rate": ("hard_negatives", "false_positive_rate"),
+    "level0_auc": ("level0_patches", "auc"),
+    "second_look_auc": ("second_look", "auc"),
+    "second_look_hard_negative_rate": ("second_look", "false_positive_rate"),
+}
+"""Where a model's figure stands."""
 
 
 def _by_seed(found: dict[str, Any] | None) -> list[str]:
@@ -118,16 +129,15 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
         "| | " + " | ".join(f"seed {one['seed']}" for one in models) + " | mean | goal | reached |",
         "|---" * (len(models) + 4) + "|",
     ]
-    paths = {"auc": ("test",), "auc_2um": ("test_coarse",), "level0_auc": ("level0_patches",)}
     for name, words in _PATCH_WORDS.items():
         over = found["over_models"].get(name)
         if over is None:
             continue
         cells = []
+        place, figure = _PATCH_PARTS[name]
         for one in models:
-            part = one.get(paths[name][0], {}) if name in paths else {}
-            value = part.get("auc") if name in paths else one["hard_negatives"].get("false_positive_rate")
-            cells.append(_with_interval(value, part.get("auc_interval")))
+            part = one.get(place, {})
+            cells.append(_with_interval(part.get(figure), part.get("auc_interval") if figure == "auc" else None))
         reached = "yes" if over["reached"] else "no"
         lines.append(f"| {words} | {' | '.join(cells)} | {over['mean']:.4g} | {over['goal']} | {reached} |")
     return lines

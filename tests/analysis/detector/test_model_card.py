@@ -84,6 +84,25 @@ def test_a_network_that_was_taught_to_read_is_told_from_its_teacher() -> None:
     assert "validation auc" not in of_the_teacher
 
 
+def test_what_both_looks_say_of_patches_stands_beside_what_one_says() -> None:
+    over = {"mean": 0.9, "goal": "at least 0.975", "reached": False}
+    rate = {"mean": 0.1, "goal": "at most 0.12", "reached": True}
+    model = {
+        "seed": 7,
+        "test": {"auc": 0.951, "auc_interval": [0.94, 0.96]},
+        "hard_negatives": {"false_positive_rate": 0.301},
+        "second_look": {"auc": 0.966, "auc_interval": [0.955, 0.977], "false_positive_rate": 0.101},
+    }
+    figures = {"auc": over, "hard_negative_rate": rate, "second_look_auc": over, "second_look_hard_negative_rate": rate}
+    text = page(evaluation={"patches_by_seed": {"models": [model], "over_models": figures}})
+    assert "| AUC at 1.0 um/px | 0.951 [0.940, 0.960] |" in text
+    assert "| AUC at 1.0 um/px, of both looks | 0.966 [0.955, 0.977] |" in text
+    assert (
+        "| hard negatives called tumour by both looks, at 90 % sensitivity | 0.101 | 0.1 | at most 0.12 | yes |" in text
+    )
+    assert "| hard negatives called tumour, at 90 % sensitivity | 0.301 |" in text
+
+
 def test_the_figure_is_drawing_in_order_of_value() -> None:
     svg = figure([Panel("AUC", "slides", {"AUC 1.0": [Point(2, 0.7, 0.6, 0.8), Point(40, 0.9, 0.88, 0.91)]})])
     root = ElementTree.fromstring(svg)
