@@ -1,7 +1,7 @@
 """Fitting a calibration to a record of validation slides.
 
-Lesion probability: a ridge logistic of few features. Slide probability: 1 - prod(1 - p) through a second logistic
-(temperature and bias). What is said of their quality (ECE, reliability) comes from fits that had not seen the slide:
+Lesion probability: a ridge logistic of few features. Slide probability: 1 - prod(1 - p), or the strongest p, whichever says
+more of slides that the fit had not seen, through a second logistic (temperature and bias). What is said of their quality (ECE, reliability) comes from fits that had not seen the slide:
 the slides are dealt into five parts, and each part is judged by a fit to the other four. Few slides scatter in their
 bins even where every probability is exact: `perfect` says what ECE is to be expected of such probabilities.
 All slides with a score are fitted to, the triage band to those that were read whole: no others are ever in a band.
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.detector.calibration import (
+    COMBINED,
     FEATURES,
     Calibration,
     LesionLogistic,
     SlideLogistic,
     TriageBand,
-    any_of,
     lesion_features,
     logit,
 )
@@ -71,11 +71,11 @@ def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
     _check_enough(slides)
     lesion = fit_lesions(slides)
     held_out = _held_out(slides)
-    slide = fit_slides([chances for _, chances in held_out], [s.tumour for s, _ in held_out])
+    of, judged_slides = _better_combination(held_out)
+    slide = fit_slides([chances for _, chances in held_out], [s.tumour for s, _ in held_out], of=of)
     judged_lesions = [
         [(p, bool(le["hit"])) for p, le in zip(chances, s.lesions, strict=True)] for s, chances in held_out
     ]
-    judged_slides = [[pair] for pair in _held_out_slide_chances(held_out)]
     return Calibration(
         weights_sha256=record.weights_sha256,
         profile=record.profile,
@@ -102,11 +102,11 @@ def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
         ),
         ece={
             "lesion": _ece_facts(judged_lesions, rules.bootstrap_repeats),
-            "slide": _ece_facts(judged_slides, rules.bootstrap_repeats),
+            "slide": _ece_facts([[pair] for pair in judged_slides], rules.bootstrap_repeats),
         },
         reliability={
             "lesion": reliability_table([pair for pairs in judged_lesions for pair in pairs]),
-            "slide": reliability_table([pair for pairs in judged_slides for pair in pairs]),
+            "slide": reliability_table(judged_slides),
         },
     )
 
@@ -165,11 +165,11 @@ def fit_lesions(slides: Sequence[ValidationSlide]) -> LesionLogistic:
     return LesionLogistic(_rounded(centre), _rounded(scale), _rounded(w[:-1]), round(float(w[-1]), 6))
 
 
-def fit_slides(chances: Sequence[Sequence[float]], tumour: Sequence[bool]) -> SlideLogistic:
-    """`chances`: the lesion probabilities of each slide."""
-    x = np.array([[logit(any_of(of_slide))] for of_slide in chances], np.float64)
+def fit_slides(chances: Sequence[Sequence[float]], tumour: Sequence[bool], *, of: str) -> SlideLogistic:
+    """`chances`: the lesion probabilities of each slide. `of`: one of COMBINED."""
+    x = np.array([[logit(COMBINED[of](of_slide))] for of_slide in chances], np.float64)
     w = fit_logistic(x, np.array(tumour, np.float64), ridge=SLIDE_RIDGE, prior=np.ones(1))
-    return SlideLogistic(slope=round(max(float(w[0]), LOWEST_SLOPE), 6), bias=round(float(w[1]), 6))
+    return SlideLogistic(slope=round(max(float(w[0]), LOWEST_SLOPE), 6), bias=round(float(w[1]), 6), of=of)
 
 
 def _held_out(slides: Sequence[ValidationSlide]) -> list[tuple[ValidationSlide, list[float]]]:
@@ -186,12 +186,19 @@ def _held_out(slides: Sequence[ValidationSlide]) -> list[tuple[ValidationSlide, 
     return [(slide, chances[i]) for i, slide in enumerate(slides)]
 
 
-def _held_out_slide_chances(held_out: Sequence[tuple[ValidationSlide, list[float]]]) -> list[Judged]:
+def _better_combination(held_out: Sequence[tuple[ValidationSlide, list[float]]]) -> tuple[str, list[Judged]]:
+    """Which of COMBINED has the smaller Brier score on slides that the fit had not seen, and what it says of them."""
+    judged = {of: _held_out_slide_chances(held_out, of=of) for of in COMBINED}
+    best = min(judged, key=lambda of: sum((p - came_true) ** 2 for p, came_true in judged[of]))
+    return best, judged[best]
+
+
+def _held_out_slide_chances(held_out: Sequence[tuple[ValidationSlide, list[float]]], *, of: str) -> list[Judged]:
     part = parts_of([slide for slide, _ in held_out])
     judged: list[Judged] = []
     for (slide, chances), k in zip(held_out, part, strict=True):
         others = [one for one, p in zip(held_out, part, strict=True) if p != k]
-        fit = fit_slides([c for _, c in others], [s.tumour for s, _ in others])
+        fit = fit_slides([c for _, c in others], [s.tumour for s, _ in others], of=of)
         judged.append((fit.probability(chances), slide.tumour))
     return judged
 

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,16 @@ class LesionLogistic:
 
 @dataclass(frozen=True)
 class SlideLogistic:
-    """P(tumour on the slide) = sigmoid(slope * logit(1 - prod(1 - p_lesion)) + bias); 1 / slope is the temperature."""
+    """P(tumour on the slide) = sigmoid(slope * logit(q) + bias); 1 / slope is the temperature. q is 1 - prod(1 - p_lesion), as
+    if finds were independent, or that of the strongest lesion alone."""
 
     slope: float
     bias: float
+    of: str = "any"
+    """One of COMBINED."""
 
     def probability(self, lesion_probabilities: Iterable[float]) -> float:
-        return sigmoid(self.slope * logit(any_of(lesion_probabilities)) + self.bias)
+        return sigmoid(self.slope * logit(COMBINED[self.of](lesion_probabilities)) + self.bias)
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,15 @@ def any_of(probabilities: Iterable[float]) -> float:
     return 1 - none
 
 
+def strongest_of(probabilities: Iterable[float]) -> float:
+    return max(probabilities, default=0.0)
+
+
+COMBINED: dict[str, Callable[[Iterable[float]], float]] = {"any": any_of, "strongest": strongest_of}
+"""How the probabilities of a slide's lesions become one. Weak finds of one slide err together: whichever says more of slides
+that a fit had not seen is taken."""
+
+
 def logit(p: float) -> float:
     p = min(max(p, SURE), 1 - SURE)
     return math.log(p / (1 - p))
@@ -232,7 +244,7 @@ def _calibration(profile: str, stored: Any, weights_sha256: str) -> Calibration:
                 **{key: _numbers(lesion[key]) for key in ("centre", "scale", "weights")},
                 intercept=_number(lesion["intercept"]),
             ),
-            slide=SlideLogistic(slope=_number(slide["slope"]), bias=_number(slide["bias"])),
+            slide=SlideLogistic(_number(slide["slope"]), _number(slide["bias"]), of=str(slide.get("of", "any"))),
             threshold=dict(stored["threshold"]),
             triage=TriageBand(**triage),
             ece=dict(stored["ece"]),
@@ -248,6 +260,8 @@ def _check(found: Calibration) -> None:
     fit = found.lesion
     if {len(fit.centre), len(fit.scale), len(fit.weights)} != {len(FEATURES)} or min(fit.scale) <= 0:
         raise CalibrationDamaged(f"the lesion fit of profile {found.profile} does not have {len(FEATURES)} features")
+    if found.slide.of not in COMBINED:
+        raise CalibrationDamaged(f"the slide fit of profile {found.profile} takes {found.slide.of!r} of its lesions")
     if found.slide.slope <= 0:
         raise CalibrationDamaged(f"the slide fit of profile {found.profile} falls with rising scores")
     band = found.triage

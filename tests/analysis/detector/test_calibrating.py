@@ -23,7 +23,14 @@ from analysis.detector.calibrating import (
     suspicion_threshold,
     triage_band,
 )
-from analysis.detector.calibration import CalibrationDamaged, any_of, calibrations_of, lesion_features, sigmoid
+from analysis.detector.calibration import (
+    CalibrationDamaged,
+    any_of,
+    calibrations_of,
+    lesion_features,
+    sigmoid,
+    strongest_of,
+)
 from analysis.detector.validation_record import RecordDamaged, ValidationRecord, ValidationSlide, load_record
 from tests.analysis.detector.conftest import simulated_record
 
@@ -115,12 +122,49 @@ def test_the_calibration_recovers_the_probabilities_of_a_simulated_detector() ->
     assert found.triage.negative_below is not None
 
 
+def test_weak_finds_that_come_in_crowds_do_not_make_a_slide_suspect() -> None:
+    """On half of the slides lie many weak finds, with tumour or without; what tells is the strongest. They are not
+    independent, so that one of them be true is no likelier where there are many."""
+    rng = np.random.default_rng(4)
+    record, _ = simulated_record(slides=1, seed=1)
+    slides = []
+    for n in range(120):
+        tumour, crowd = n % 2 == 0, (n // 2) % 2 == 0
+        strongest = float(np.clip(rng.normal(0.8 if tumour else 0.65, 0.08), 0.3, 0.97))
+        scores = [strongest, *rng.uniform(0.4, 0.6, 60 if crowd else 1).tolist()]
+        found = [(score, int(tumour and i == 0)) for i, score in enumerate(scores)]
+        slides.append(
+            dataclasses.replace(_slide(found, [(1, False)] if tumour else []), name=f"slide {n}", tumour=tumour)
+        )
+    crowded = dataclasses.replace(record, slides=tuple(slides))
+    assert calibrate(crowded, Rules(bootstrap_repeats=20)).slide.of == "strongest"
+
+
+def test_finds_that_are_independent_add_up() -> None:
+    """Each slide has three finds of the same strength, each true by chance of its own."""
+    rng = np.random.default_rng(4)
+    record, _ = simulated_record(slides=1, seed=1)
+    slides = []
+    for n in range(300):
+        few = bool(rng.integers(2))
+        hits = rng.random(1 if few else 8) < 0.2
+        found = [(0.6, i if hit else 0) for i, hit in enumerate(hits, start=1)]
+        truth = [(i, False) for i, hit in enumerate(hits, start=1) if hit]
+        slides.append(dataclasses.replace(_slide(found, truth), name=f"slide {n}", tumour=bool(hits.any())))
+    told = calibrate(dataclasses.replace(record, slides=tuple(slides)), Rules(bootstrap_repeats=20)).slide
+    assert told.of == "any"
+    assert told.probability([0.2] * 8) == pytest.approx(1 - 0.8**8, abs=0.1)
+
+
 def test_a_calibration_survives_the_card_and_is_refused_for_other_weights() -> None:
     record, _ = simulated_record(slides=80, seed=2)
     found = calibrate(record, Rules(bootstrap_repeats=20))
     card = json.loads(json.dumps({"calibration": {"standard": found.to_json()}}))
     again = calibrations_of(card, weights_sha256="w")["standard"]
     assert again.digest == found.digest
+    # fitted before there was a choice
+    del card["calibration"]["standard"]["slide"]["of"]
+    assert calibrations_of(card, weights_sha256="w")["standard"].slide.of == "any"
     with pytest.raises(CalibrationDamaged, match="other weights"):
         calibrations_of(card, weights_sha256="x")
     for change in (
@@ -129,6 +173,7 @@ def test_a_calibration_survives_the_card_and_is_refused_for_other_weights() -> N
         {"lesion": {**card["calibration"]["standard"]["lesion"], "weights": [1.0]}},
         {"lesion": {**card["calibration"]["standard"]["lesion"], "intercept": "high"}},
         {"slide": {"slope": -1.0, "bias": 0.0}},
+        {"slide": {"slope": 1.0, "bias": 0.0, "of": "best"}},
         {"triage": {**card["calibration"]["standard"]["triage"], "positives": 1}},
         {"triage": {}},
     ):
@@ -171,7 +216,8 @@ def test_too_small_a_record_is_refused_with_what_is_missing() -> None:
 
 
 def _slide(found: list[tuple[float, int]], truth: list[tuple[int, bool]]) -> ValidationSlide:
-    lesions = tuple({"score": score, "hit": hit} for score, hit in found)
+    facts = {"area_mm2": 0.05, "box_score": None}
+    lesions = tuple({"score": score, "mean_p": score, "hit": hit, **facts} for score, hit in found)
     return ValidationSlide(
         "s", bool(truth), "complete", 0.9, lesions, tuple({"label": k, "itc": itc, "peak": 0.5} for k, itc in truth)
     )
@@ -231,7 +277,8 @@ def test_parts_hold_tumour_slides_evenly_and_do_not_depend_on_order() -> None:
 
 
 def test_any_of_and_sigmoid_at_their_ends() -> None:
-    assert any_of([]) == 0
+    assert any_of([]) == strongest_of([]) == 0
+    assert strongest_of([0.2, 0.5, 0.3]) == 0.5
     assert any_of([0.5, 0.5]) == 0.75
     assert sigmoid(-1000) == 0
     assert sigmoid(1000) == 1
