@@ -48,6 +48,8 @@ HEAD_REACH_PX = {4: 32, 8: 48}
 """How far the dense branch, by its stride, looks beyond a cell: P4's smoothing (16 px) and two convolutions at the stride
 (8 or 16 px), to the next of P4's cells."""
 
+_ALIGN_ROWS = 32
+"""Strips begin and end at the coarsest stride of a backbone."""
 STRIP_PX = {"early": 192, "middle": 320, "head": 384}
 """Rows of a window that go through the first two parts of the backbone, and through the dense branch, at once."""
 STRIP_PX_INT8 = {"early": 384, "middle": 640, "head": 512}
@@ -395,9 +397,12 @@ def _by_strips(act: Callable[[Any], Any], given: Any, *, axis: int, stride: int,
 
 
 def _strips(height: int, *, rows: int, reach: int) -> Iterator[_Strip]:
+    """Of `rows` at most. All see equally many rows: OpenVINO prepares itself anew whenever the size changes."""
+    rows = -(-height // (-(-height // rows) * _ALIGN_ROWS)) * _ALIGN_ROWS
+    seen = min(rows + 2 * reach, height)
     for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        yield _Strip(top, bottom, max(top - reach, 0), min(bottom + reach, height))
+        seen_from = min(max(top - reach, 0), height - seen)
+        yield _Strip(top, min(top + rows, height), seen_from, seen_from + seen)
 
 
 def _cut(array: Any, edge: int) -> Any:
