@@ -194,8 +194,9 @@ def _calibration(card: dict[str, Any]) -> list[str]:
     lines += ["", *(f"Triage, `{profile}`: {TriageBand(**fit['triage']).promise}" for profile, fit in fits.items())]
     if card.get("suspicion"):
         told, scan = card["suspicion"], card.get("scan")
+        teacher = "that taught the one that reads" if card.get("lean") else "that reads"
         by = (
-            f"A small network scans for `fast`, taught in {scan['steps']:,} steps by the one that reads. "
+            f"A small network scans for `fast`, taught in {scan['steps']:,} steps by the one {teacher}. "
             if scan
             else ""
         )
