@@ -56,11 +56,10 @@ def with_lean_reader(
         config = dataclasses.replace(
             model.config, network=network.config, train=train, look=look, read=_lower_limits(model.config.read)
         )
-        figures = validation_figures(network, material, config)
         int8, card["int8"] = judge_eight_bits(
             network, dict(ranges), value_of=lambda each: worth(validation_figures(each, material, config))
         )
-        card["validation"] = {"auc": worth(figures)}
+        card["validation"] = {"auc": card["int8"]["validation"]["float"]}
         card["test"] = score_test_fold(network, int8, material, config)
         card["lean"] = {**said, "teacher": {"version": model.version, "sha256": model.sha256}}
     finally:

@@ -62,8 +62,9 @@ def teach(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * _schedule(step, steps)
-        # as many pixels of patches as of fields
-        of, size = (patches, batch * round((len(fields[0].rgb) / len(patches[0].rgb)) ** 2)) if step % 2 and patches else (fields, batch)  # fmt: skip
+        of, size = fields, batch
+        if step % 2 and patches:  # as many pixels of them as of fields
+            of, size = patches, batch * round((len(fields[0].rgb) / len(patches[0].rgb)) ** 2)
         chosen = [of[int(i)] for i in rng.integers(len(of), size=size)]
         loss = _loss(network, chosen, stain_jitter, rng)
         optimizer.zero_grad(set_to_none=True)
