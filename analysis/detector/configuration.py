@@ -19,7 +19,7 @@ BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "efficientnet-lite0-lean", 
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability", "suspicious_probability")}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
-BEFORE = {"read": {"candidate_score": 0.0, "second_look": False}}
+BEFORE = {"read": {"candidate_score": 0.0, "second_look": False, "give_up_score": 0.0, "box_score": 0.0}}
 """What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
 DEVICES = ("auto", "cpu", "cuda")
@@ -254,6 +254,10 @@ class ReadConfig:
     composed validation slides all 56 true finds that 0.7 lets through reach it, and 356 of 618 false ones."""
     second_look: bool = True
     """Look again at the strongest candidates, eight ways up, at 0.5 um/px where the slide has it."""
+    give_up_score: float = 0.75
+    """A candidate that both looks together believe less, once two of the eight ways up are seen, is not looked at further."""
+    box_score: float = 0.8
+    """A box is looked for where both looks together say at least this (and `candidate_score`)."""
 
 
 @dataclass(frozen=True)

@@ -7,39 +7,29 @@ scan, so that all that was fitted to or measured on slides is left out of the ca
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from analysis.detector.configuration import ConfigurationError
 from analysis.detector.training import scan_network
-from analysis.detector.training.material import load_material
-from analysis.detector.version_command import make_version, parser_of
+from analysis.detector.version_command import make_taught_version, training_material
 from analysis.detector.weights import LoadedModel, save_model
 
 STEPS = 1500
 FITTED_TO_SLIDES = ("calibration", "drift_reference", "suspicion", "threshold")
 
 
-def with_scanner(model: LoadedModel, folder: Path, *, version: str, steps: int, say: Any = print) -> str:
+def with_scanner(
+    model: LoadedModel, folder: Path, *, version: str, steps: int, say: Callable[[str], None] = print
+) -> str:
     """Write the new version into `folder`; returns the SHA-256 of its weights.
 
     Raises ConfigurationError for a version trained on slides, and what loading its training material raises.
     """
     config = dataclasses.replace(model.config, scan=dataclasses.replace(model.config.scan, steps=steps))
-    material = load_material(config, rng=np.random.default_rng(config.train.seed + 1))
-    if not len(material.positive) + len(material.negative):
-        raise ConfigurationError(
-            f"{model.version} names no patches: the slides it was trained on are not kept in its card; train it again "
-            "with scan.steps in its configuration"
-        )
     taught = dataclasses.replace(model, config=config)
-    try:
+    with training_material(taught) as material:
         scanner, said = scan_network.learn(taught, material, seed=config.train.seed, say=say)
-    finally:
-        material.close()
     state = dict(model.network.state_dict())
     card = {**without_slides(model.card), "scan": said}
     beside = {**model.beside, "scanner": scanner}
@@ -54,19 +44,7 @@ def without_slides(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = parser_of("distil", __doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS)
-    return make_version(
-        parser,
-        arguments,
-        lambda model, options: with_scanner(
-            model,
-            options.out,
-            version=options.version,
-            steps=options.steps,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        ),
-    )
+    return make_taught_version("distil", __doc__.splitlines()[0], arguments, with_scanner, steps=STEPS)
 
 
 if __name__ == "__main__":

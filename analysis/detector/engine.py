@@ -275,7 +275,8 @@ _PARTS: dict[str, Callable[[Detector], nn.Module]] = {
 
 
 class _Parts:
-    """What both engines share: cutting the margin off and putting boxes together."""
+    """What both engines share: cutting the margin off and putting boxes together. What a part answers may be overwritten by
+    its next answer to the same thread."""
 
     name: str
     int8 = False
@@ -344,7 +345,7 @@ class _Parts:
             seen = [m[:, :, strip.seen_from // s : strip.seen_to // s] for m, s in zip(maps, stride, strict=True)]
             part, p4 = self._head(seen)
             strip.put(part[:, 0], probability, stride=self.dense_stride)
-            features.append(strip.of(p4, stride=FEATURE_STRIDE))
+            features.append(strip.of(p4, stride=FEATURE_STRIDE).copy())
         return probability, np.concatenate(features, axis=2)
 
     def _early(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -519,6 +520,7 @@ class OpenVinoEngine(_Parts):
             return self._compiled[part]
 
     def _call(self, part: str, inputs: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """The answers lie in the request's own memory: they hold until this thread asks the same part again."""
         request = getattr(self._thread, part, None)
         if request is None:
             request = self._make(part).create_infer_request()
@@ -526,8 +528,7 @@ class OpenVinoEngine(_Parts):
         inputs = [np.ascontiguousarray(x) for x in inputs]  # kept until the answer is there
         request.start_async(dict(enumerate(inputs)), share_inputs=True)
         request.wait()
-        # copies: the request's own memory is written again by the next call
-        return [np.array(request.get_output_tensor(i).data) for i in range(len(request.model_outputs))]
+        return [request.get_output_tensor(i).data for i in range(len(request.model_outputs))]
 
     def rest(self) -> None:
         """As Engine's: OpenVINO keeps the memory of the largest window seen, some hundred megabytes a worker."""

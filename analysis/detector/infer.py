@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -150,16 +151,17 @@ def detect(
         return scan.capped(found, scanned, grid=grid, most_above=read.most_above_scan)
 
     lesions = believed(lesions)
-    looks: dict[str, Look] = {"second_look": second_look.look_again} if read.second_look else {}
-    looks["boxes"] = box_support.with_boxes  # of what is still a candidate then: one in three
-    for name, look in looks.items():
+    again = partial(second_look.look_again, give_up_score=read.give_up_score)
+    looks: dict[str, tuple[Look, float]] = {"second_look": (again, read.candidate_score)} if read.second_look else {}
+    looks["boxes"] = box_support.with_boxes, max(read.candidate_score, read.box_score)
+    for name, (look, least_score) in looks.items():
         looked = time.monotonic()
         lesions = look(
             source,
             engine,
             lesions,
             mpp=read.mpp,
-            least_score=read.candidate_score,
+            least_score=least_score,
             on_progress=on_progress,
             before_each=run.stop_if_cancelled,
         )

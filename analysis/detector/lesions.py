@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.ndimage import distance_transform_edt, find_objects, label, maximum_filter1d
 from scipy.spatial import ConvexHull, QhullError
 
 from analysis.detector.detection import LesionFinding, Point
@@ -94,15 +94,23 @@ def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
     radius = join_um / 2 / MAP_MPP
     if radius < 1 or not mask.any():
         return mask
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    around = math.ceil(radius) + 2  # so that the edge of the cut-out does not erode what touches it
-    cut = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-    padded = np.pad(mask[cut], around)
-    grown = distance_transform_edt(~padded) < radius
-    closed = (distance_transform_edt(grown) >= radius) | padded
-    out = mask.copy()
-    out[cut] = closed[around:-around, around:-around]
-    return out
+    around = math.ceil(radius) + 2  # so that the edge of a cut-out does not erode what touches it
+    padded = np.pad(mask, around)
+    out = padded.copy()
+    near, parts = _apart(padded, around)
+    for number, part in enumerate(parts, start=1):
+        grown = distance_transform_edt(~padded[part]) < radius
+        out[part] |= (distance_transform_edt(grown) >= radius) & (near[part] == number)
+    return out[around:-around, around:-around]
+
+
+def _apart(mask: NDArray[np.bool_], around: int) -> tuple[NDArray[np.int32], list[tuple[slice, slice]]]:
+    """What lies within `around` cells of `mask`, numbered piece by piece, and the rectangle of each. True cells of different
+    pieces are more than twice as far apart. Together the rectangles are mostly far smaller than the map."""
+    near = maximum_filter1d(maximum_filter1d(mask.view(np.uint8), 2 * around + 1, axis=0), 2 * around + 1, axis=1)
+    labels: NDArray[np.int32]
+    labels, _ = label(near, structure=_EIGHT)
+    return labels, find_objects(labels)
 
 
 def _measure(focus: Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:

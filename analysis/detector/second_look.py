@@ -3,7 +3,7 @@
 There is no network of its own for 0.5 um/px yet, so the network that reads verifies: the pixels are read at 0.5 um/px where
 the slide has them and averaged to the spacing that the network knows. What the second look adds is the average over the
 eight orientations and a field that is centred on the candidate; and, where the model has one, the word of another network
-on the same field (`look.py`). Deterministic.
+on the same field (`look.py`). Most candidates are nothing: two orientations say so, and the other six are saved. Deterministic.
 """
 
 import dataclasses
@@ -22,11 +22,15 @@ from analysis.detector.lesions import SCORE_CELLS, candidates
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.side_by_side import side_by_side
+from analysis.detector.turning import turn, turn_back
+from slides.wsi.resample import block_mean
 
 FINE_MPP = 0.5
 FIELD_UM = 256.0
 JUDGED_UM = 128.0
 """Only the middle of the field counts: beyond it the network sees the field's edge."""
+IN_TURN = ((0, 6), (1, 2, 3, 4, 5, 7))
+"""Which of the eight ways up (quarter turns, from 4 on of the mirror image) are seen first, and which only then."""
 
 
 def look_again(
@@ -38,21 +42,25 @@ def look_again(
     least_score: float,
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
+    give_up_score: float = 0.0,
 ) -> tuple[LesionFinding, ...]:
     """The same lesions, strongest first by both looks together; only the candidates of `least_score` are looked at again.
 
     `mpp` is what the network reads; `before_each` may raise to stop.
 
     The score of a candidate becomes the mean in log odds of the first look and of each network's second. What is not looked
-    at again keeps its score.
+    at again keeps its score. Where that mean is below `give_up_score` after the first ways up (IN_TURN), it stays at them.
     """
     chosen = candidates(lesions, least_score=least_score)
+    fields = [_field(source, lesion, mpp=mpp) for lesion in chosen]
+    source.prefetch(fields)
     looked: list[LesionFinding] = []
 
     def calls() -> Iterator[Callable[[], float]]:
-        for lesion in chosen:
+        for lesion, field in zip(chosen, fields, strict=True):
             before_each()
-            yield partial(_score, source, engine, lesion, _field(source, lesion, mpp=mpp))
+            rgb = source.read_at_mpp(*field).rgb
+            yield partial(_score, source, engine, lesion, rgb, mpp=mpp, give_up_score=give_up_score)
 
     with ThreadPoolExecutor(engine.workers, thread_name_prefix="second-look") as pool:
         for again in side_by_side(pool, calls(), at_once=engine.workers):
@@ -73,7 +81,8 @@ def all_looks(first: float, second: float, *, networks: int) -> float:
 def second_score(source: PixelSource, engine: Engine, lesion: LesionFinding, *, mpp: float) -> float:
     """Mean probability of the lesion's strongest cells near its peak, as `lesions.py` scores, over eight orientations; of
     several networks the mean in log odds."""
-    return _score(source, engine, lesion, _field(source, lesion, mpp=mpp))
+    rgb = source.read_at_mpp(*_field(source, lesion, mpp=mpp)).rgb
+    return _score(source, engine, lesion, rgb, mpp=mpp)
 
 
 def glance(
@@ -86,8 +95,7 @@ def glance(
     before_each: Callable[[], None],
 ) -> list[float]:
     """The strongest that the network says near each place (level-0 px), seen once, the way the slide lies."""
-    side = round(FIELD_UM / mpp / 64) * 64
-    fields = [_around(source, place, side=side, mpp=mpp) for place in places]
+    fields = [_around(source, place, side=_side(mpp), mpp=mpp) for place in places]
     source.prefetch(fields)
     said: list[float] = []
 
@@ -107,36 +115,48 @@ def _seen_once(field: NDArray[np.uint8], engine: Engine) -> float:
     return _strongest(_map_of(field[None], engine)[0].ravel())
 
 
-def _score(source: PixelSource, engine: Engine, lesion: LesionFinding, field: NDArray[np.uint8]) -> float:
-    turned = np.stack([np.rot90(mirrored, k) for mirrored in (field, field[:, ::-1]) for k in range(4)])
+def _score(
+    source: PixelSource,
+    engine: Engine,
+    lesion: LesionFinding,
+    rgb: NDArray[np.uint8],
+    *,
+    mpp: float,
+    give_up_score: float = 0.0,
+) -> float:
+    """`rgb`: the pixels of `_field`."""
+    factor = len(rgb) // _side(mpp)
+    field = block_mean(rgb, factor, factor) if factor > 1 else rgb
     shape = _shape_near_peak(source, lesion)
-    said = [_strongest(_turned_back(_map_of(turned, each))[shape]) for each in engine.lookers]
-    return sigmoid(sum(map(logit, said)) / len(said)) if len(said) > 1 else said[0]
-
-
-def _turned_back(maps: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of the maps of the eight orientations, the way the slide lies."""
-    back = [np.rot90(one, -(i % 4)) for i, one in enumerate(maps)]
-    mean: NDArray[np.float32] = np.mean([one if i < 4 else one[:, ::-1] for i, one in enumerate(back)], axis=0)
-    return mean
+    maps: list[list[NDArray[np.float32]]] = [[] for _ in engine.lookers]
+    again = 0.0
+    for ways in IN_TURN:
+        turned = np.stack([turn(field, way) for way in ways])
+        for seen, each in zip(maps, engine.lookers, strict=True):
+            seen += [turn_back(one, way) for one, way in zip(_map_of(turned, each), ways, strict=True)]
+        said = [_strongest(np.stack(seen).mean(axis=0)[shape]) for seen in maps]
+        again = sigmoid(sum(map(logit, said)) / len(said)) if len(said) > 1 else said[0]
+        if all_looks(lesion.score, again, networks=len(said)) < give_up_score:
+            break
+    return again
 
 
 def _strongest(cells: NDArray[np.float32]) -> float:
     return float(np.sort(cells)[-SCORE_CELLS:].mean())
 
 
-def _field(source: PixelSource, lesion: LesionFinding, *, mpp: float) -> NDArray[np.uint8]:
-    """(side, side, 3) around the peak at `mpp`; side a multiple of 64."""
+def _side(mpp: float) -> int:
+    """Of a field as the network sees it; a multiple of 64."""
+    return round(FIELD_UM / mpp / 64) * 64
+
+
+def _field(source: PixelSource, lesion: LesionFinding, *, mpp: float) -> Wanted:
+    """Around the peak, some whole times finer than `mpp` where the slide has more to show."""
     assert source.mpp_x
     assert source.mpp_y
-    side = round(FIELD_UM / mpp / 64) * 64
     fine = mpp > FINE_MPP and max(source.mpp_x, source.mpp_y) <= FINE_MPP * 1.05
     factor = round(mpp / FINE_MPP) if fine else 1
-    rgb = source.read_at_mpp(*_around(source, lesion.peak, side=side * factor, mpp=mpp / factor)).rgb
-    if factor == 1:
-        return rgb
-    mean = rgb.reshape(side, factor, side, factor, 3).mean(axis=(1, 3), dtype=np.float32)
-    return np.rint(mean).astype(np.uint8)
+    return _around(source, lesion.peak, side=_side(mpp) * factor, mpp=mpp / factor)
 
 
 def _around(source: PixelSource, place: Point, *, side: int, mpp: float) -> Wanted:

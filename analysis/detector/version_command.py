@@ -3,15 +3,19 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
 
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.configuration import ConfigurationError
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
+from analysis.detector.training.material import Material, load_material
 from analysis.detector.weights import LoadedModel, load_model
 
 
@@ -38,3 +42,51 @@ def make_version(
         return 2
     print(json.dumps({"written": str(options.out), "version": options.version, "sha256": sha256}))
     return 0
+
+
+# -- versions with a network that was taught -----------------------------------------------------------------------------
+
+
+class Teaching(Protocol):
+    """Writes a version into `folder` and returns the SHA-256 of its weights; `say` is told how far it is."""
+
+    def __call__(
+        self, model: LoadedModel, folder: Path, *, version: str, steps: int, say: Callable[[str], None]
+    ) -> str: ...
+
+
+def make_taught_version(
+    name: str, description: str, arguments: Sequence[str] | None, make: Teaching, *, steps: int
+) -> int:
+    """As `make_version`, with `--steps` (so many where it is not given)."""
+    parser = parser_of(name, description)
+    parser.add_argument("--steps", type=int, default=steps)
+    return make_version(
+        parser,
+        arguments,
+        lambda model, options: make(
+            model,
+            options.out,
+            version=options.version,
+            steps=options.steps,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        ),
+    )
+
+
+@contextmanager
+def training_material(model: LoadedModel) -> Iterator[Material]:
+    """What the version was trained on, as far as its card names it.
+
+    Raises ConfigurationError for a version trained on slides, and what loading the material raises.
+    """
+    material = load_material(model.config, rng=np.random.default_rng(model.config.train.seed + 1))
+    try:
+        if not material.patch_kinds:
+            raise ConfigurationError(
+                f"{model.version} names no patches: the slides it was trained on are not kept in its card, and without "
+                "them there is nothing to teach from"
+            )
+        yield material
+    finally:
+        material.close()

@@ -16,7 +16,7 @@ from torch import Tensor
 from analysis.detector.card import CARD_NAME, FORMAT, WEIGHTS_NAME, ModelRefused, file_sha256, read_card, verify_weights
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, NetworkConfig, config_of_card
 from analysis.detector.network import eight_bit
-from analysis.detector.network.detector import Detector
+from analysis.detector.network.detector import TOWER_PARTS, Detector
 
 __all__ = ["LoadedModel", "ModelRefused", "load_model", "read_card", "save_model"]
 
@@ -143,6 +143,8 @@ def _parted(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tenso
 
 def _network_of(stored: Mapping[str, Tensor], config: NetworkConfig) -> tuple[Detector, dict[str, Tensor]]:
     """Raises RuntimeError and RangesDoNotFit where the tensors are not of this network."""
+    if config.heads == "mask":  # versions of before carried towers that nothing asked
+        stored = {k: v for k, v in stored.items() if not k.removeprefix(eight_bit.PREFIX).startswith(TOWER_PARTS)}
     state, int8 = _parted(stored, eight_bit.PREFIX)
     network = Detector(config)
     left_out = network.load_state_dict(state, strict=False)

@@ -14,6 +14,7 @@ _LARGEST_SECOND_READ = 1 << 26  # level-0 pixels
 _HALF = 0.5 + 1e-6
 """Rounds a half up, and what is a half but for the last digits of its sum, too: 1 / 0.97 and the like give many of them."""
 _BLOCK = 32  # outputs at a time: the band of weights is narrow, so small dense products waste little
+_BLOCK_ACROSS = 16  # where the three colours stay together, which triples what is wasted
 _STEPS = 4096
 """Of a weight, where few stored pixels make one of the output."""
 _FEW_TAPS = 4
@@ -120,12 +121,14 @@ class _Axis:
         """Whether few stored pixels make one of the output."""
         return math.ceil(self.ratio) + 1 <= _FEW_TAPS
 
-    def blocks(self, *, in_steps: bool = False) -> Iterator[tuple[slice, slice, npt.NDArray[np.floating]]]:
-        """(outputs, stored places, weights) of a few outputs at a time; `in_steps`: whole numbers that sum to _STEPS."""
+    def blocks(
+        self, size: int = _BLOCK, *, in_steps: bool = False
+    ) -> Iterator[tuple[slice, slice, npt.NDArray[np.floating]]]:
+        """(outputs, stored places, weights) of `size` outputs at a time; `in_steps`: whole numbers that sum to _STEPS."""
         index, exact = self.taps()
         weights: npt.NDArray[np.floating] = _rounded_to_steps(exact) if in_steps else exact
-        for start in range(0, self.out, _BLOCK):
-            stored, dense = _dense(index[start : start + _BLOCK], weights[start : start + _BLOCK], self.count)
+        for start in range(0, self.out, size):
+            stored, dense = _dense(index[start : start + size], weights[start : start + size], self.count)
             yield slice(start, start + len(dense)), stored, dense
 
 
@@ -149,32 +152,48 @@ def _dense(
 
 def _resampled(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.NDArray[np.uint8]:
     if across.whole and down.whole and across.whole * down.whole > 1:
-        return _block_mean(rgb, across.whole, down.whole)
+        return block_mean(rgb, across.whole, down.whole)
+    if across.few and down.few:
+        return _weighted_in_steps(rgb, across, down)
     result = np.empty((down.out, across.out, 3), np.uint8)
-    weighted = _weighted_in_steps if across.few and down.few else _weighted
     for colour in range(3):
-        plane = weighted(rgb[..., colour], across, down)
+        plane = _weighted(rgb[..., colour], across, down)
         plane += _HALF
         result[..., colour] = plane
     return result
 
 
-def _weighted_in_steps(plane: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.NDArray[np.float32]:
-    """As `_weighted`, in whole numbers below 2^24: sums of such are exact in 32 bits, however their terms are grouped.
+def _weighted_in_steps(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.NDArray[np.uint8]:
+    """As `_weighted`, rounded, in whole numbers below 2^24: sums of such are exact in 32 bits, however their terms are grouped.
 
-    Between the axes sixteenths of a grey value are kept. The mean is right to within a fifth of a grey value.
+    Between the axes sixteenths of a grey value are kept. The mean is right to within a fifth of a grey value. A few rows of
+    the output are finished at a time, which the processor's cache holds, and the colours are not taken apart.
     """
-    given = plane.astype(np.float32)
-    lines = np.empty((down.out, plane.shape[1]), np.float32)
-    for out, stored, weights in down.blocks(in_steps=True):
-        np.matmul(weights, given[stored], out=lines[out])
-    lines *= np.float32(16 / _STEPS)
-    np.rint(lines, out=lines)
-    result = np.empty((down.out, across.out), np.float32)
-    for out, stored, weights in across.blocks(in_steps=True):
-        np.matmul(lines[:, stored], weights.T, out=result[:, out])
-    result *= np.float32(1 / (16 * _STEPS))
+    given = rgb.reshape(len(rgb), -1)
+    result = np.empty((down.out, across.out, 3), np.uint8)
+    columns = [
+        (slice(3 * out.start, 3 * out.stop), slice(3 * stored.start, 3 * stored.stop), _for_each_colour(weights))
+        for out, stored, weights in across.blocks(_BLOCK_ACROSS, in_steps=True)
+    ]
+    for rows, stored_rows, weights in down.blocks(_BLOCK, in_steps=True):
+        lines = weights @ given[stored_rows].astype(np.float32)
+        lines *= np.float32(16 / _STEPS)
+        np.rint(lines, out=lines)
+        band = np.empty((len(weights), 3 * across.out), np.float32)
+        for out, stored, matrix in columns:
+            np.matmul(lines[:, stored], matrix, out=band[:, out])
+        band *= np.float32(1 / (16 * _STEPS))
+        band += np.float32(_HALF)
+        result[rows] = band.reshape(len(weights), across.out, 3)
     return result
+
+
+def _for_each_colour(weights: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """(outputs, places) -> (3 places, 3 outputs): from the samples of a row of RGB to those of another."""
+    matrix = np.zeros((3 * weights.shape[1], 3 * weights.shape[0]), np.float32)
+    for colour in range(3):
+        matrix[colour::3, colour::3] = weights.T
+    return matrix
 
 
 # in 64 bits: in 32 a sum depends on how its terms were grouped, which moves with the window, and one pixel in 200,000 then
@@ -191,8 +210,8 @@ def _weighted(plane: npt.NDArray[np.integer | np.bool_], across: _Axis, down: _A
     return result
 
 
-def _block_mean(rgb: npt.NDArray[np.uint8], wide: int, high: int) -> npt.NDArray[np.uint8]:
-    """Mean over blocks of high x wide pixels, rounded.
+def block_mean(rgb: npt.NDArray[np.uint8], wide: int, high: int) -> npt.NDArray[np.uint8]:
+    """rgb (H, W, 3) -> (H // high, W // wide, 3): mean over blocks of high x wide pixels, rounded, a half up.
 
     Sums run over flat rows (a row plus itself 3, 6 ... samples later) because loops over RGB triples are slow.
     """

@@ -18,6 +18,8 @@ from analysis.detector.network.towers import Tower
 INPUT_MULTIPLE = 64
 """Height and width of the input must be multiples of this."""
 CLASS_PRIOR = 0.01
+TOWER_PARTS = ("class_tower", "box_tower", "class_head", "box_head", "quality_head", "box_scale")
+"""What a network whose heads are "mask" does without."""
 
 
 @dataclass
@@ -48,6 +50,13 @@ class Detector(nn.Module):
         self.backbone = build_backbone(config.backbone, last_stride=config.backbone_stride)
         used = self.backbone.out_channels[self.unused_maps :]
         self.pyramid = FeaturePyramid(used, channels, finest_stride=config.dense_stride)
+        if config.heads != "mask":
+            self._add_towers(config)
+        self.dense = DenseBranch(channels, config.dense_channels)
+
+    def _add_towers(self, config: NetworkConfig) -> None:
+        """All of TOWER_PARTS."""
+        channels = config.pyramid_channels
         windows = config.gate_windows if config.gate == "windowed" else (0,) * len(PYRAMID_STRIDES)
         shape = {"depth": config.tower_depth, "windows": windows, "kernel": config.spatial_kernel}
         self.class_tower = Tower(channels, attention=config.attention in ("class", "both"), **shape)  # type: ignore[arg-type]
@@ -56,13 +65,12 @@ class Detector(nn.Module):
         self.box_head = nn.Conv2d(channels, 4, 3, padding=1)
         self.quality_head = nn.Conv2d(channels, 1, 3, padding=1)
         self.box_scale = nn.Parameter(torch.ones(len(PYRAMID_STRIDES)))
-        self.dense = DenseBranch(channels, config.dense_channels)
         nn.init.constant_(self.class_head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
         """Where its parameters are."""
-        return self.box_scale.device
+        return next(self.parameters()).device
 
     @property
     def unused_maps(self) -> int:

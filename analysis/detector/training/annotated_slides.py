@@ -24,9 +24,9 @@ from analysis.detector.annotations import Annotation, paint, read_outlines
 from analysis.detector.lesions import longest_diameter_um
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import MAP_MPP
-from analysis.detector.training.augmentation import turn
 from analysis.detector.training.regions import Region
 from analysis.detector.training.slide_folders import AnnotatedSlide, SlideFolderError
+from analysis.detector.turning import turn
 from slides.wsi.errors import WsiError
 from slides.wsi.focus import LEAST_STAINED, STAINED_GREEN, cell_sharpness, floor_at
 from slides.wsi.tissue import tissue_mask

@@ -1,7 +1,6 @@
 """Changes a patch or region may show without changing what it is: turn, stain, focus, compression, scale."""
 
 import io
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +13,6 @@ from torch.nn import functional
 _STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], np.float32)
 _STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
 _UNMIX = np.linalg.inv(_STAINS).astype(np.float32)
-
-
-def turn(array: NDArray[np.generic], which: int) -> NDArray[np.generic]:
-    """One of the eight turns and flips of the square (0 = none) on the first two axes."""
-    out = np.rot90(array, which % 4, axes=(0, 1))
-    return out[:, ::-1] if which >= 4 else out
-
-
-def turn_back(array: NDArray[Any], which: int) -> NDArray[Any]:
-    """What `turn` made `array` of."""
-    return np.rot90(array[:, ::-1] if which >= 4 else array, -(which % 4), axes=(0, 1))
 
 
 def jitter_stain(rgb: NDArray[np.uint8], *, strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:

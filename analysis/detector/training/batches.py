@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from analysis.detector.configuration import DetectorConfig
-from analysis.detector.training.augmentation import degrade, jitter_stain, rescale, turn
+from analysis.detector.training.augmentation import degrade, jitter_stain, rescale
 from analysis.detector.training.material import Material
 from analysis.detector.training.patch_scores import CENTRE_SHARE
 from analysis.detector.training.targets import RegionTarget, build_targets
+from analysis.detector.turning import turn
 from slides.wsi.errors import WsiError
 
 SCALE_RANGE = (0.85, 1.2)

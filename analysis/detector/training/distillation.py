@@ -5,7 +5,7 @@ arXiv 1708.06519), and learns from fields of training tissue that its teacher ha
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,9 @@ from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import InvertedResidual, LiteBackbone
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchSet
-from analysis.detector.training.augmentation import degrade, jitter_stain, turn
+from analysis.detector.training.augmentation import degrade, jitter_stain
 from analysis.detector.training.material import Material
+from analysis.detector.turning import turn
 from analysis.detector.weights import Beside
 
 PATCH_SHARE = 0.4
@@ -106,6 +107,16 @@ def _loss(network: Detector, batch: list[TaughtField], stain_jitter: float, rng:
 # -- what is learnt from -------------------------------------------------------------------------------------------------
 
 
+def gathered(fields: Iterable[TaughtField], *, count: int, say: Callable[[str], None], name: str) -> list[TaughtField]:
+    """All of them; `say` is told now and then how many of `count`, and that they are for `name`."""
+    got: list[TaughtField] = []
+    for field in fields:
+        got.append(field)
+        if len(got) % 500 == 0 or len(got) == count:
+            say(f"{name}: {len(got)} of {count} read by its teacher")
+    return got
+
+
 def cell_means(p: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     """As the whole-slide map has them: one value of the network alone is noise."""
     n = len(p) // side
@@ -118,9 +129,7 @@ def training_fields(
 ) -> Iterator[NDArray[np.uint8]]:
     """`count` times (s, s, 3) of training tissue at the reading's spacing: composed regions and patches side by side."""
     side = config.train.region_px
-    sets = [
-        s for s in (material.positive, material.negative, material.hard_negative, material.unlabelled) if s and len(s)
-    ]
+    sets = material.patch_kinds
     for _ in range(count):
         if material.regions is not None and (not sets or rng.random() >= PATCH_SHARE):
             yield material.regions.make(rng).rgb

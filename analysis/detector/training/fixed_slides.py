@@ -18,8 +18,8 @@ from analysis.detector.composing.outlines import LesionOutline
 from analysis.detector.composing.sheets import QuiltedTissue
 from analysis.detector.composing.tissue_pool import TissuePools
 from analysis.detector.patch_file import PatchSet
-from analysis.detector.training.augmentation import turn
 from analysis.detector.training.regions import Region, Sheets, make_sheets, resampled
+from analysis.detector.turning import turn
 
 TRAINING_SLIDES = 40
 WIDTH, HEIGHT = 1408, 1280

@@ -19,10 +19,18 @@ from analysis.detector.engine import Engine, open_engine
 from analysis.detector.network.backbone import LEAN_LITE
 from analysis.detector.network.detector import Detector
 from analysis.detector.side_by_side import side_by_side
-from analysis.detector.training.augmentation import fit_to, turn, turn_back
-from analysis.detector.training.distillation import TaughtField, begin_with, cell_means, teach, training_fields
+from analysis.detector.training.augmentation import fit_to
+from analysis.detector.training.distillation import (
+    TaughtField,
+    begin_with,
+    cell_means,
+    gathered,
+    teach,
+    training_fields,
+)
 from analysis.detector.training.material import Material
 from analysis.detector.training.patch_scores import PAD_PX
+from analysis.detector.turning import turn, turn_back
 from analysis.detector.weights import Beside, LoadedModel
 
 BATCH = 8
@@ -63,13 +71,11 @@ def learn(
     config = model.config
     small = begin_with(model.network, Detector(lean_network(config.network)))
     count = max(BATCH, min(steps * BATCH, most_fields))
-    fields: list[TaughtField] = []
-    for field in taught_fields(open_engine(model), material, config, rng, count=count):
-        fields.append(field)
-        if len(fields) % 500 == 0:
-            say(f"lean network: {len(fields)} of {count} fields read by its teacher")
-    patches = list(taught_patches(open_engine(model), material, rng, count=PATCHES_PER_FIELD * count))
-    say(f"lean network: {len(patches)} patches read by its teacher")
+    teacher, single = open_engine(model), PATCHES_PER_FIELD * count
+    read = taught_fields(teacher, material, config, rng, count=count)
+    fields = gathered(read, count=count, say=say, name="fields for the lean network")
+    alone = taught_patches(teacher, material, rng, count=single)
+    patches = gathered(alone, count=single, say=say, name="patches for the lean network")
     taught, loss = teach(
         small,
         fields,
@@ -97,9 +103,7 @@ def taught_patches(
 ) -> Iterator[TaughtField]:
     """As `taught_fields`, of single patches mirrored to PAD_PX, as many of each kind: of normal tissue that looks like tumour
     there is too little in fields."""
-    sets = [
-        s for s in (material.positive, material.negative, material.hard_negative, material.unlabelled) if s and len(s)
-    ]
+    sets = material.patch_kinds
     chosen = (sets[i % len(sets)] for i in range(count))
     patches = (one.rgb[int(rng.integers(len(one)))] for one in chosen)
     yield from _all_taught(teacher, (fit_to(patch[None], PAD_PX)[0] for patch in patches))

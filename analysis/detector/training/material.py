@@ -43,6 +43,12 @@ class Material:
     slide_validation: tuple[Field, ...] = ()
     slide_counts: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def patch_kinds(self) -> list[PatchSet]:
+        """Those of the training folds: tumour, normal, hard negatives, without a label; none that is empty."""
+        kinds = (self.positive, self.negative, self.hard_negative, self.unlabelled)
+        return [one for one in kinds if one is not None and len(one)]
+
     def counts(self) -> dict[str, int]:
         return {
             "train_tumour": len(self.positive),

@@ -15,7 +15,8 @@ from analysis.detector.composing.edges import soft_edge
 from analysis.detector.composing.outlines import LesionOutline, lesion_mask, smooth_blob
 from analysis.detector.composing.quilting import quilt
 from analysis.detector.composing.tissue_pool import GLASS_RGB, TissuePools
-from analysis.detector.training.augmentation import rescale, turn
+from analysis.detector.training.augmentation import rescale
+from analysis.detector.turning import turn
 
 MIN_LESION_UM, MAX_LESION_UM = 40.0, 2500.0
 BASE_SHARES = {"lymphoid": 0.55, "other_normal": 0.2, "fat": 0.25}

@@ -16,7 +16,14 @@ from analysis.detector.engine import Engine, open_engine
 from analysis.detector.network.detector import Detector
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.training.augmentation import rescale
-from analysis.detector.training.distillation import TaughtField, begin_with, cell_means, teach, training_fields
+from analysis.detector.training.distillation import (
+    TaughtField,
+    begin_with,
+    cell_means,
+    gathered,
+    teach,
+    training_fields,
+)
 from analysis.detector.training.material import Material
 from analysis.detector.weights import Beside, LoadedModel
 
@@ -41,11 +48,8 @@ def learn(
     steps = config.scan.steps
     small = begin_with(model.network, Detector(config.scan.network))
     count = max(BATCH, min(steps * FIELDS_PER_STEP, config.scan.most_fields))
-    fields: list[TaughtField] = []
-    for field in taught_fields(teacher, material, config, rng, count=count, stride=small.config.dense_stride):
-        fields.append(field)
-        if len(fields) % 500 == 0:
-            say(f"scan network: {len(fields)} of {count} fields read by its teacher")
+    read = taught_fields(teacher, material, config, rng, count=count, stride=small.config.dense_stride)
+    fields = gathered(read, count=count, say=say, name="fields for the scan network")
     taught, loss = teach(
         small,
         fields,
