@@ -170,8 +170,8 @@ class TrainConfig:
     pretrained: bool = True
     """Begin with ImageNet weights."""
     start_from: str = ""
-    """Begin with the weights of a model version of the same network: its folder (a relative one is looked for beside the
-    configuration file), or `shipped`."""
+    """Begin with the weights of a model version, of whichever of its networks is the same one: its folder (a relative one is
+    looked for beside the configuration file), or `shipped`."""
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:

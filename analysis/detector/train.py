@@ -240,14 +240,22 @@ def _name_of(device: torch.device) -> str:
 
 
 def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
-    """Raises ConfigurationError where the version is of another network, ModelRefused where it cannot be loaded."""
+    """Those of the version's network that reads, or of the one that looks again: whichever is the configured one.
+
+    Raises ConfigurationError where neither is, ModelRefused where the version cannot be loaded.
+    """
     start = config.train.start_from
     model = load_model(default_model_folder() if start == SHIPPED else Path(start))
-    if model.config.network != config.network:
-        raise ConfigurationError(
-            f"train.start_from: {model.version} is of another network; copy its [network] into the configuration"
-        )
-    return model.network.state_dict()
+    networks = [one.network for one in (model, model.looker) if one is not None]
+    for network in networks:
+        if network.config == config.network:
+            return network.state_dict()
+    wanted = dataclasses.asdict(config.network)
+    others = [{k: v for k, v in dataclasses.asdict(n.config).items() if v != wanted[k]} for n in networks]
+    nearest = ", ".join(f"{key} = {json.dumps(value)}" for key, value in min(others, key=len).items())
+    raise ConfigurationError(
+        f"train.start_from: {model.version} is of another network; in [network] of the configuration write {nearest}"
+    )
 
 
 def _teachers(config: DetectorConfig) -> list[Detector]:

@@ -57,6 +57,8 @@ def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactor
             scan_score=0.05,
             scan_grow_probability=0.04,
             glance_score=0.0,
+            give_up_score=0.0,
+            box_score=0.0,
         ),
     )
     save_model(folder, state=small_network.state_dict(), config=config, version="small-1", card={"name": "small"})

@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_closing, gaussian_filter
 
-from analysis.detector.lesions import LesionRules, ellipse_major_um, find_lesions, longest_diameter_um
+from analysis.detector.lesions import LesionRules, ellipse_major_um, find_foci, find_lesions, longest_diameter_um
 from analysis.detector.outline_tracing import mask_polygon
 from analysis.detector.reading_plan import MAP_MPP, Grid
 
@@ -55,6 +57,21 @@ def test_foci_nearer_than_75_um_are_one_metastasis(gap_um: int, count: int) -> N
     p[200:240, 200:240] = 0.8
     p[200:240, 240 + gap_um // 8 : 280 + gap_um // 8] = 0.8
     assert len(find_lesions(p, grid=GRID, rules=RULES)) == count
+
+
+@pytest.mark.parametrize(("smooth", "share"), [(1, 0.001), (3, 0.01), (6, 0.03), (20, 0.3)])
+def test_many_foci_are_joined_as_a_closing_of_the_whole_map_joins_them(smooth: int, share: float) -> None:
+    noise = gaussian_filter(np.random.default_rng(3).normal(size=(240, 320)), smooth)
+    mask = noise > np.quantile(noise, 1 - share)
+    labels, _ = find_foci(np.where(mask, 0.9, 0.0).astype(np.float32), rules=RULES)
+    radius = RULES.join_um / 2 / MAP_MPP
+    reach = math.ceil(radius)
+    down, across = np.indices((2 * reach + 1, 2 * reach + 1)) - reach
+    near = np.hypot(down, across) < radius
+    padded = np.pad(mask, 2 * reach)
+    closed = binary_closing(padded, near)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
+    assert np.array_equal(labels > 0, closed | mask)
+    assert smooth == 20 or (closed & ~mask).any(), "nothing to join"
 
 
 def test_weak_and_tiny_foci_are_no_lesions() -> None:

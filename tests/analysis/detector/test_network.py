@@ -101,8 +101,9 @@ def test_a_resnet_gives_maps_of_the_same_sizes(backbone: str) -> None:
 def test_the_global_gate_looks_at_the_whole_tile_and_the_windowed_one_does_not() -> None:
     def change_far_away(gate: str) -> float:
         torch.manual_seed(0)
-        network = Detector(small(gate=gate, gate_windows=(3, 3, 3, 3))).eval()
-        image = torch.randn(1, 3, 768, 768)
+        # in 64 bits: of the weights it begins with, 32 lose so small a change beside the logit on some processors
+        network = Detector(small(gate=gate, gate_windows=(3, 3, 3, 3))).eval().double()
+        image = torch.randn(1, 3, 768, 768).double()
         other = image.clone()
         other[:, :, :, 640:] = 2.0
         a, b = (network(x).levels[0].class_logit[0, 0, 48, 4] for x in (image, other))
@@ -113,7 +114,7 @@ def test_the_global_gate_looks_at_the_whole_tile_and_the_windowed_one_does_not()
 
 
 @pytest.mark.parametrize(
-    ("heads", "learns", "rests"), [("mask", "dense.", "class_tower."), ("box", "class_tower.", "dense.")]
+    ("heads", "learns", "rests"), [("mask", "dense.", "class_"), ("box", "class_tower.", "dense.")]
 )
 def test_a_head_that_is_left_out_gets_no_gradient(heads: str, learns: str, rests: str) -> None:
     network = Detector(small(heads=heads))

@@ -35,6 +35,8 @@ READ = ReadConfig(
     candidate_score=0.0,
     second_look=False,
     glance_score=0.0,
+    give_up_score=0.0,
+    box_score=0.0,
     most_above_scan=20.0,
 )
 SCAN = ScanConfig(steps=20, pyramid_channels=8, dense_channels=8)

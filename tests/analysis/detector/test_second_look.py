@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from analysis.detector import second_look
 from analysis.detector.engine import open_engine
 from analysis.detector.infer import DetectionCancelled, detect
 from analysis.detector.lesions import MOST_CANDIDATES
@@ -83,6 +84,38 @@ def test_a_finer_slide_is_read_at_half_a_micrometre_and_seen_alike(
     engine = open_engine(small_model)
     a, b = (second_score(source, engine, le, mpp=1.0) for source, le in ((noise_slide, lesion), (finer, doubled)))
     assert a == pytest.approx(b, abs=1e-4)
+
+
+def test_a_candidate_that_two_ways_up_do_not_believe_is_not_looked_at_further(
+    noise_slide: ArraySource, small_model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, lesions = open_engine(small_model), detect(noise_slide, small_model).lesions[:3]
+
+    def looked(give_up_score: float) -> dict[tuple[float, float], float | None]:
+        found = look_again(
+            noise_slide,
+            engine,
+            lesions,
+            mpp=1.0,
+            least_score=0.0,
+            on_progress=lambda *_: None,
+            before_each=lambda: None,
+            give_up_score=give_up_score,
+        )
+        return {lesion.peak: lesion.second_look for lesion in found}
+
+    patient, hasty = looked(0.0), looked(1.0)
+    assert patient == {le.peak: round(second_score(noise_slide, engine, le, mpp=1.0), 4) for le in lesions}
+    assert sorted(way for ways in second_look.IN_TURN for way in ways) == list(range(8))
+    monkeypatch.setattr(second_look, "IN_TURN", second_look.IN_TURN[:1])
+    of_two = {le.peak: round(second_score(noise_slide, engine, le, mpp=1.0), 4) for le in lesions}
+    assert hasty == of_two != patient
+    monkeypatch.undo()
+    # who is believed after two ways is seen all eight
+    (first, *_) = lesions
+    believed = all_looks(first.score, hasty[first.peak] or 0.0, networks=1)
+    assert looked(believed - 1e-3)[first.peak] == patient[first.peak]
+    assert looked(believed + 1e-3)[first.peak] == hasty[first.peak]
 
 
 def test_no_more_than_the_most_candidates_are_read_and_stopping_stops(

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -9,7 +10,7 @@ import torch
 
 from analysis.detector.card import ModelRefused, default_model_folder, read_card, shipped_models, verify_weights
 from analysis.detector.configuration import DetectorConfig
-from analysis.detector.network.detector import Detector
+from analysis.detector.network.detector import TOWER_PARTS, Detector
 from analysis.detector.weights import load_model, save_model
 from tests.analysis.detector.conftest import REPOSITORY, SMALL
 
@@ -64,6 +65,24 @@ def test_weights_of_another_network_are_refused(folder: Path) -> None:
     (folder / "model.json").write_text(json.dumps(content))
     with pytest.raises(ModelRefused, match="do not fit"):
         load_model(folder)
+
+
+def test_a_network_of_the_mask_alone_has_no_towers_and_reads_files_that_carry_some(
+    small_network: Detector, tmp_path: Path
+) -> None:
+    network = dataclasses.replace(SMALL, heads="mask")
+    assert not any(name.startswith(TOWER_PARTS) for name in Detector(network).state_dict())
+    with_towers = small_network.state_dict()
+    assert any(name.startswith(TOWER_PARTS) for name in with_towers)
+    config = DetectorConfig(network=network)
+    save_model(tmp_path / "before", state=with_towers, config=config, version="v0", card={})
+    model = load_model(tmp_path / "before")
+    x = torch.randn(1, 3, 128, 128)
+    assert torch.allclose(model.network(x).tumour_logit, small_network(x).tumour_logit, rtol=1e-3, atol=1e-3)
+    assert model.network(x).levels == []
+    save_model(tmp_path / "after", state=model.network.state_dict(), config=config, version="v1", card={})
+    before, after = ((tmp_path / name / "weights.safetensors").stat().st_size for name in ("before", "after"))
+    assert after < before
 
 
 @pytest.mark.parametrize(
