@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.detector.calibrating import (
+    SUSPICION_RANGE,
     CannotCalibrate,
     Rules,
     calibrate,
@@ -255,6 +256,8 @@ def test_the_suspicion_threshold_lets_nearly_every_lesion_through() -> None:
     assert suspicion_threshold(scanned, reading, share=0.98)["value"] == pytest.approx(0.105)
     assert suspicion_threshold(scanned, reading, share=0.98)["reached"] == 49
     assert suspicion_threshold(scanned, reading, share=1.0)["value"] == pytest.approx(0.095)
+    high, low = (seen({1: peak}, {1: 0.9}) for peak in (0.9, 0.01))
+    assert [suspicion_threshold(one, one, share=1.0)["value"] for one in (low, high)] == list(SUSPICION_RANGE)
 
 
 def test_what_the_reading_does_not_find_no_scan_can_lose() -> None:
