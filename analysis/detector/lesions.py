@@ -83,10 +83,21 @@ class Focus:
     def score(self) -> float:
         return round(float(np.sort(self.p[self.shape])[-SCORE_CELLS:].mean()), 4)
 
+    @cached_property
+    def peak_corner(self) -> tuple[int, int]:
+        """Row and column of the strongest cell: of its upper left corner on the map."""
+        row, col = np.unravel_index(int(self.inside.argmax()), self.inside.shape)
+        return self.row0 + int(row), self.col0 + int(col)
+
     def peak(self, grid: Grid) -> Point:
         """Level-0 px of the middle of the strongest cell."""
-        row, col = np.unravel_index(int(self.inside.argmax()), self.inside.shape)
-        return (self.col0 + int(col) + 0.5) * grid.cell_x0, (self.row0 + int(row) + 0.5) * grid.cell_y0
+        row, col = self.peak_corner
+        return (col + 0.5) * grid.cell_x0, (row + 0.5) * grid.cell_y0
+
+    def of(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rectangle of `shape` of another map (rows, cols), not copied."""
+        rows, cols = self.shape.shape
+        return cells[self.row0 : self.row0 + rows, self.col0 : self.col0 + cols]
 
 
 def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:

@@ -142,7 +142,7 @@ class SlideReading:
 
     def _read_where_needed(self, tissue: NDArray[np.bool_], pool: ThreadPoolExecutor) -> None:
         """Around what scan and glance find, then on until no find reaches the edge of what was read."""
-        wanted = scan.where_to_read(
+        wanted, believed = scan.where_to_read(
             probability_of(self.maps.scanned),
             self.source,
             self.engine,
@@ -151,9 +151,7 @@ class SlideReading:
             on_progress=self.on_progress,
             before_each=self.stop_if_cancelled,
         )
-        # nothing but what is read at `mpp` is a find: elsewhere the map stays below what counts as part of one
-        below = np.uint16(self.rules.grow_probability * PROBABILITY_STEPS - 1)
-        self.maps.probability = np.minimum(self.maps.scanned, below)
+        self.maps.probability = np.rint(np.where(tissue, believed, 0) * PROBABILITY_STEPS).astype(np.uint16)
         measured = np.zeros(tissue.shape, bool)
         wanted &= tissue
         for turn in itertools.count():

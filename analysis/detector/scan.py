@@ -19,7 +19,7 @@ from analysis.detector.engine import Engine
 from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_foci
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import Grid
-from analysis.detector.second_look import glance
+from analysis.detector.second_look import glance, strongest
 
 RIM_CELLS = 4
 """What is read around the finds of the scan at first; where one reaches further, more is read."""
@@ -37,14 +37,35 @@ def where_to_read(
     rules: ReadConfig,
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
-) -> Cells:
-    """Cells (rows, cols) in and around the finds of the scan that a glance at the reading's spacing confirms."""
+) -> tuple[Cells, Probabilities]:
+    """Cells (rows, cols) in and around the finds of the scan that a glance at the reading's spacing confirms; and what is to be
+    believed of those that are not read: what the glance said around each find, elsewhere the scan, made so weak that it is
+    no find by itself."""
     labels, foci = find_foci(p, rules=LesionRules(seed=rules.scan_score, grow=rules.scan_grow_probability))
     foci = [focus for focus in foci if focus.score >= rules.scan_score]
-    places = [focus.peak(grid) for focus in foci]
+    corners = [focus.peak_corner for focus in foci]
+    places = [(col * grid.cell_x0, row * grid.cell_y0) for row, col in corners]
     seen = glance(source, engine, places, mpp=rules.mpp, on_progress=on_progress, before_each=before_each)
-    kept = [focus.number for focus, score in zip(foci, seen, strict=True) if score >= rules.glance_score]
-    return _widened(np.isin(labels, kept) & (p >= rules.scan_score), RIM_CELLS)
+    believed, glanced = p * np.float32(rules.grow_probability), np.full(p.shape, -1, np.float32)
+    kept = []
+    for focus, (row, col), cells in zip(foci, corners, seen, strict=True):
+        score = strongest(cells)
+        if score >= rules.glance_score:
+            kept.append(focus.number)
+        mine = focus.of(believed)
+        mine[focus.shape] = np.minimum(mine[focus.shape], score)
+        _lay(cells, glanced, row=row, col=col)
+    believed = np.where(glanced >= 0, glanced, believed)
+    return _widened(np.isin(labels, kept) & (p >= rules.scan_score), RIM_CELLS), believed
+
+
+def _lay(cells: NDArray[np.float32], onto: Probabilities, *, row: int, col: int) -> None:
+    """`cells` with their middle at the upper left corner of a cell of `onto`; what lies there already stays where it is more."""
+    half = len(cells) // 2
+    top, left = max(row - half, 0), max(col - half, 0)
+    target = onto[top : row + half, left : col + half]
+    given = cells[top - row + half :, left - col + half :][: target.shape[0], : target.shape[1]]
+    np.maximum(target, given, out=target)
 
 
 def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfig) -> Cells:

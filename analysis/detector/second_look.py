@@ -29,6 +29,7 @@ FINE_MPP = 0.5
 FIELD_UM = 256.0
 JUDGED_UM = 128.0
 """Only the middle of the field counts: beyond it the network sees the field's edge."""
+GLANCE_CELLS = round(JUDGED_UM / MAP_MPP)
 IN_TURN = ((0, 6), (1, 2, 3, 4, 5, 7))
 """Which of the eight ways up (quarter turns, from 4 on of the mirror image) are seen first, and which only then."""
 
@@ -93,26 +94,27 @@ def glance(
     mpp: float,
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
-) -> list[float]:
-    """The strongest that the network says near each place (level-0 px), seen once, the way the slide lies."""
+) -> list[NDArray[np.float32]]:
+    """What the network says around each place (level-0 px), seen once, the way the slide lies: GLANCE_CELLS of MAP_MPP in each
+    direction, the place in the middle of them, between two cells."""
     fields = [_around(source, place, side=_side(mpp), mpp=mpp) for place in places]
     source.prefetch(fields)
-    said: list[float] = []
+    said: list[NDArray[np.float32]] = []
 
-    def calls() -> Iterator[Callable[[], float]]:
+    def calls() -> Iterator[Callable[[], NDArray[np.float32]]]:
         for field in fields:
             before_each()
             yield partial(_seen_once, source.read_at_mpp(*field).rgb, engine)
 
     with ThreadPoolExecutor(engine.workers, thread_name_prefix="glance") as pool:
-        for score in side_by_side(pool, calls(), at_once=engine.workers):
-            said.append(score)
+        for cells in side_by_side(pool, calls(), at_once=engine.workers):
+            said.append(cells)
             on_progress("glance", len(said) / len(fields))
     return said
 
 
-def _seen_once(field: NDArray[np.uint8], engine: Engine) -> float:
-    return _strongest(_map_of(field[None], engine)[0].ravel())
+def _seen_once(field: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
+    return _map_of(field[None], engine)[0]
 
 
 def _score(
@@ -134,15 +136,16 @@ def _score(
         turned = np.stack([turn(field, way) for way in ways])
         for seen, each in zip(maps, engine.lookers, strict=True):
             seen += [turn_back(one, way) for one, way in zip(_map_of(turned, each), ways, strict=True)]
-        said = [_strongest(np.stack(seen).mean(axis=0)[shape]) for seen in maps]
+        said = [strongest(np.stack(seen).mean(axis=0)[shape]) for seen in maps]
         again = sigmoid(sum(map(logit, said)) / len(said)) if len(said) > 1 else said[0]
         if all_looks(lesion.score, again, networks=len(said)) < give_up_score:
             break
     return again
 
 
-def _strongest(cells: NDArray[np.float32]) -> float:
-    return float(np.sort(cells)[-SCORE_CELLS:].mean())
+def strongest(cells: NDArray[np.float32]) -> float:
+    """Mean of the strongest cells, as `lesions.py` scores."""
+    return float(np.sort(cells, axis=None)[-SCORE_CELLS:].mean())
 
 
 def _side(mpp: float) -> int:

@@ -12,6 +12,7 @@ from analysis.detector.engine import open_engine
 from analysis.detector.lesions import LesionRules, find_lesions
 from analysis.detector.pixel_source import ArraySource
 from analysis.detector.reading_plan import Grid
+from analysis.detector.second_look import GLANCE_CELLS, strongest
 from analysis.detector.weights import LoadedModel
 
 RULES = ReadConfig(scan_score=0.5, scan_grow_probability=0.4, glance_score=0.0)
@@ -29,11 +30,17 @@ def two_spots() -> np.ndarray:
 # -- where `fast` reads --------------------------------------------------------------------------------------------------
 
 
-def where(source: ArraySource, model: LoadedModel, p: np.ndarray, rules: ReadConfig) -> np.ndarray:
+def looked_at(
+    source: ArraySource, model: LoadedModel, p: np.ndarray, rules: ReadConfig
+) -> tuple[np.ndarray, np.ndarray]:
     engine = open_engine(model, "torch", workers=2)
     return scan.where_to_read(
         p, source, engine, grid=GRID, rules=rules, on_progress=lambda stage, share: None, before_each=lambda: None
     )
+
+
+def where(source: ArraySource, model: LoadedModel, p: np.ndarray, rules: ReadConfig) -> np.ndarray:
+    return looked_at(source, model, p, rules)[0]
 
 
 @pytest.fixture
@@ -60,13 +67,59 @@ def test_of_two_finds_a_glance_keeps_the_one_that_the_network_sees(
     p[50:58, 70:78] = 0.8
     engine = open_engine(small_model, "torch", workers=1)
     said = [
-        scan.glance(slide, engine, [at], mpp=1.0, on_progress=lambda stage, share: None, before_each=lambda: None)[0]
-        for at in ((20.5 * 8, 20.5 * 8), (70.5 * 8, 50.5 * 8))  # of equal cells the first is the peak
+        strongest(cells)
+        for at in ((20 * 8, 20 * 8), (70 * 8, 50 * 8))  # of equal cells the first is the peak
+        for cells in scan.glance(slide, engine, [at], mpp=1.0, on_progress=lambda *_: None, before_each=lambda: None)
     ]
     assert abs(said[0] - said[1]) > 1e-4
     limit = sum(said) / 2
     wanted = where(slide, small_model, p, dataclasses.replace(RULES, glance_score=limit))
     assert (wanted[24, 24], wanted[54, 74]) == (said[0] > limit, said[1] > limit)
+
+
+def test_the_map_of_what_is_not_read_is_what_a_glance_said_and_else_a_weak_scan(
+    slide: ArraySource, small_model: LoadedModel
+) -> None:
+    p = two_spots()
+    p[40:42, 2:98] = 0.3  # no find
+    engine, half = open_engine(small_model, "torch", workers=2), GLANCE_CELLS // 2
+    rules = dataclasses.replace(RULES, glance_score=1.0, grow_probability=0.5)
+    _, believed = looked_at(slide, small_model, p, rules)
+    (cells,) = scan.glance(
+        slide, engine, [(20 * 8, 20 * 8)], mpp=1.0, on_progress=lambda *_: None, before_each=lambda: None
+    )
+    near = np.s_[20 - half : 20 + half, 20 - half : 20 + half]
+    assert np.array_equal(believed[near], cells)
+    # as a reading says of these cells
+    reading = engine.read(slide.rgb[None, :576, :768]).probability[0]
+    per_cell = 8 // engine.dense_stride
+    as_mapped = reading.reshape(72, per_cell, 96, per_cell).mean(axis=(1, 3))
+    assert np.abs(cells - as_mapped[near]).mean() < 0.05
+    away = np.ones_like(believed, bool)
+    away[near] = False
+    assert np.array_equal(believed[away], p[away] * np.float32(0.5))
+    assert believed[away].max() < rules.grow_probability
+
+
+def test_what_remains_of_a_find_that_a_glance_clears_is_not_above_the_glance(
+    slide: ArraySource, small_model: LoadedModel
+) -> None:
+    p = two_spots()
+    p[20:28, 20:60] = 0.95  # longer than a glance is wide
+    rules = dataclasses.replace(RULES, glance_score=1.0, grow_probability=0.9)
+    _, believed = looked_at(slide, small_model, p, rules)
+    said = strongest(believed[20 - GLANCE_CELLS // 2 : 20 + GLANCE_CELLS // 2, 20 - GLANCE_CELLS // 2 : 20 + GLANCE_CELLS // 2])  # fmt: skip
+    assert said < 0.8
+    assert believed[20:28, 40:60] == pytest.approx(said, abs=1e-6)
+
+
+def test_a_glance_at_the_edge_of_the_slide_stays_on_it(slide: ArraySource, small_model: LoadedModel) -> None:
+    p = np.full((GRID.rows, GRID.cols), 0.1, np.float32)
+    p[:5, :5] = p[-5:, -5:] = 0.9
+    wanted, believed = looked_at(slide, small_model, p, RULES)
+    assert wanted[0, 0] and wanted[-1, -1]  # noqa: PT018
+    assert believed.shape == p.shape
+    assert (believed[:8, :8] != p[:8, :8] * np.float32(RULES.grow_probability)).all()
 
 
 def test_without_a_find_nothing_is_read(slide: ArraySource, small_model: LoadedModel) -> None:
