@@ -11,6 +11,7 @@ Bates 2021, 1.1): with n tumour slides and the k-th smallest score as the limit,
 probability of at most k / (n + 1).
 """
 
+import dataclasses
 import hashlib
 import itertools
 import math
@@ -29,7 +30,6 @@ from analysis.detector.calibration import (
     SlideLogistic,
     TriageBand,
     lesion_features,
-    logit,
 )
 from analysis.detector.validation_record import ValidationRecord, ValidationSlide
 from analysis.metrics.intervals import bootstrap, wilson
@@ -38,6 +38,9 @@ PARTS = 5
 LESION_RIDGE = 1.0
 SLIDE_RIDGE = 0.25
 LOWEST_SLOPE = 0.05
+LEAST = (0.0, 0.05)
+"""Of `SlideLogistic.least`: of the validation slides whose strongest find is weaker than the second, as many have tumour (isolated
+cells) as of those without any find."""
 FEWEST_LESIONS = 10
 """Found lesions of each kind (true, false) without which nothing is fitted."""
 FEWEST_SLIDES = 5
@@ -76,8 +79,8 @@ def calibrate(record: ValidationRecord, rules: Rules) -> Calibration:
     _check_enough(slides)
     lesion = fit_lesions(slides)
     held_out = _held_out(slides)
-    of, judged_slides = _better_combination(held_out)
-    slide = fit_slides([chances for _, chances in held_out], [s.tumour for s, _ in held_out], of=of)
+    (of, least), judged_slides = _better_combination(held_out)
+    slide = fit_slides([chances for _, chances in held_out], [s.tumour for s, _ in held_out], of=of, least=least)
     judged_lesions = [
         [(p, bool(le["hit"])) for p, le in zip(chances, s.lesions, strict=True)] for s, chances in held_out
     ]
@@ -170,11 +173,15 @@ def fit_lesions(slides: Sequence[ValidationSlide]) -> LesionLogistic:
     return LesionLogistic(_rounded(centre), _rounded(scale), _rounded(w[:-1]), round(float(w[-1]), 6))
 
 
-def fit_slides(chances: Sequence[Sequence[float]], tumour: Sequence[bool], *, of: str) -> SlideLogistic:
-    """`chances`: the lesion probabilities of each slide. `of`: one of COMBINED."""
-    x = np.array([[logit(COMBINED[of](of_slide))] for of_slide in chances], np.float64)
+def fit_slides(
+    chances: Sequence[Sequence[float]], tumour: Sequence[bool], *, of: str, least: float = 0.0
+) -> SlideLogistic:
+    """`chances`: the lesion probabilities of each slide. `of`, `least`: as in SlideLogistic."""
+    unfitted = SlideLogistic(slope=1.0, bias=0.0, of=of, least=least)
+    x = np.array([[unfitted.logit_of(of_slide)] for of_slide in chances], np.float64)
     w = fit_logistic(x, np.array(tumour, np.float64), ridge=SLIDE_RIDGE, prior=np.ones(1))
-    return SlideLogistic(slope=round(max(float(w[0]), LOWEST_SLOPE), 6), bias=round(float(w[1]), 6), of=of)
+    slope, bias = round(max(float(w[0]), LOWEST_SLOPE), 6), round(float(w[1]), 6)
+    return dataclasses.replace(unfitted, slope=slope, bias=bias)
 
 
 def _held_out(slides: Sequence[ValidationSlide]) -> list[tuple[ValidationSlide, list[float]]]:
@@ -191,19 +198,25 @@ def _held_out(slides: Sequence[ValidationSlide]) -> list[tuple[ValidationSlide, 
     return [(slide, chances[i]) for i, slide in enumerate(slides)]
 
 
-def _better_combination(held_out: Sequence[tuple[ValidationSlide, list[float]]]) -> tuple[str, list[Judged]]:
-    """Which of COMBINED has the smaller Brier score on slides that the fit had not seen, and what it says of them."""
-    judged = {of: _held_out_slide_chances(held_out, of=of) for of in COMBINED}
-    best = min(judged, key=lambda of: sum((p - came_true) ** 2 for p, came_true in judged[of]))
+def _better_combination(
+    held_out: Sequence[tuple[ValidationSlide, list[float]]],
+) -> tuple[tuple[str, float], list[Judged]]:
+    """Which of COMBINED and of LEAST have the smallest Brier score on slides that the fit had not seen, and what they say of
+    them."""
+    ways = list(itertools.product(COMBINED, LEAST))
+    judged = {way: _held_out_slide_chances(held_out, of=way[0], least=way[1]) for way in ways}
+    best = min(judged, key=lambda way: sum((p - came_true) ** 2 for p, came_true in judged[way]))
     return best, judged[best]
 
 
-def _held_out_slide_chances(held_out: Sequence[tuple[ValidationSlide, list[float]]], *, of: str) -> list[Judged]:
+def _held_out_slide_chances(
+    held_out: Sequence[tuple[ValidationSlide, list[float]]], *, of: str, least: float
+) -> list[Judged]:
     part = parts_of([slide for slide, _ in held_out])
     judged: list[Judged] = []
     for (slide, chances), k in zip(held_out, part, strict=True):
         others = [one for one, p in zip(held_out, part, strict=True) if p != k]
-        fit = fit_slides([c for _, c in others], [s.tumour for s, _ in others], of=of)
+        fit = fit_slides([c for _, c in others], [s.tumour for s, _ in others], of=of, least=least)
         judged.append((fit.probability(chances), slide.tumour))
     return judged
 

@@ -47,15 +47,21 @@ class LesionLogistic:
 @dataclass(frozen=True)
 class SlideLogistic:
     """P(tumour on the slide) = sigmoid(slope * logit(q) + bias); 1 / slope is the temperature. q is 1 - prod(1 - p_lesion), as
-    if finds were independent, or that of the strongest lesion alone."""
+    if finds were independent, or that of the strongest lesion alone; at least `least`."""
 
     slope: float
     bias: float
     of: str = "any"
     """One of COMBINED."""
+    least: float = 0.0
+    """How weak finds may be to say something of a slide: without any it is no surer to be normal than with these."""
 
     def probability(self, lesion_probabilities: Iterable[float]) -> float:
-        return sigmoid(self.slope * logit(COMBINED[self.of](lesion_probabilities)) + self.bias)
+        return sigmoid(self.slope * self.logit_of(lesion_probabilities) + self.bias)
+
+    def logit_of(self, lesion_probabilities: Iterable[float]) -> float:
+        """Of q."""
+        return logit(max(COMBINED[self.of](lesion_probabilities), self.least))
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,10 @@ class Calibration:
     reliability: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        if not self.slide.least:  # as it was before there was such a limit: the digest stays
+            del content["slide"]["least"]
+        return content
 
     @property
     def reliability_rows(self) -> list[dict[str, Any]]:
@@ -244,7 +253,12 @@ def _calibration(profile: str, stored: Any, weights_sha256: str) -> Calibration:
                 **{key: _numbers(lesion[key]) for key in ("centre", "scale", "weights")},
                 intercept=_number(lesion["intercept"]),
             ),
-            slide=SlideLogistic(_number(slide["slope"]), _number(slide["bias"]), of=str(slide.get("of", "any"))),
+            slide=SlideLogistic(
+                _number(slide["slope"]),
+                _number(slide["bias"]),
+                of=str(slide.get("of", "any")),
+                least=_number(slide.get("least", 0.0)),
+            ),
             threshold=dict(stored["threshold"]),
             triage=TriageBand(**triage),
             ece=dict(stored["ece"]),
@@ -262,6 +276,8 @@ def _check(found: Calibration) -> None:
         raise CalibrationDamaged(f"the lesion fit of profile {found.profile} does not have {len(FEATURES)} features")
     if found.slide.of not in COMBINED:
         raise CalibrationDamaged(f"the slide fit of profile {found.profile} takes {found.slide.of!r} of its lesions")
+    if not 0 <= found.slide.least < 1:
+        raise CalibrationDamaged(f"the slide fit of profile {found.profile} takes weak finds for {found.slide.least:g}")
     if found.slide.slope <= 0:
         raise CalibrationDamaged(f"the slide fit of profile {found.profile} falls with rising scores")
     band = found.triage

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.detector.calibrating import (
+    LEAST,
     SUSPICION_RANGE,
     CannotCalibrate,
     Rules,
@@ -157,6 +158,23 @@ def test_finds_that_are_independent_add_up() -> None:
     assert told.probability([0.2] * 8) == pytest.approx(1 - 0.8**8, abs=0.1)
 
 
+def test_a_slide_without_finds_is_no_surer_to_be_normal_than_one_with_weak_ones() -> None:
+    """One in six of both has tumour, all of it isolated cells that nothing finds."""
+    rng = np.random.default_rng(4)
+    record, _ = simulated_record(slides=1, seed=1)
+    slides = []
+    for n in range(240):
+        strong, hidden = n % 3 == 0, rng.random() < 1 / 6
+        weak = [(float(rng.uniform(0.3, 0.5)), 0)] * int(rng.integers(2))
+        truth = [(1, False)] if strong else [(1, True)] if hidden else []
+        found = [(0.95, 1)] if strong else weak
+        slides.append(dataclasses.replace(_slide(found, truth), name=f"slide {n}", tumour=strong or hidden))
+    calibration = calibrate(dataclasses.replace(record, slides=tuple(slides)), Rules(bootstrap_repeats=20))
+    assert calibration.slide.least == max(LEAST)
+    assert calibration.slide.probability([]) == calibration.slide.probability([0.01]) == pytest.approx(1 / 6, abs=0.07)
+    assert calibration.slide.probability([0.99]) > 0.9
+
+
 def test_a_calibration_survives_the_card_and_is_refused_for_other_weights() -> None:
     record, _ = simulated_record(slides=80, seed=2)
     found = calibrate(record, Rules(bootstrap_repeats=20))
@@ -164,8 +182,11 @@ def test_a_calibration_survives_the_card_and_is_refused_for_other_weights() -> N
     again = calibrations_of(card, weights_sha256="w")["standard"]
     assert again.digest == found.digest
     # fitted before there was a choice
-    del card["calibration"]["standard"]["slide"]["of"]
-    assert calibrations_of(card, weights_sha256="w")["standard"].slide.of == "any"
+    for name in ("of", "least"):
+        card["calibration"]["standard"]["slide"].pop(name, None)
+    before = calibrations_of(card, weights_sha256="w")["standard"]
+    assert (before.slide.of, before.slide.least) == ("any", 0.0)
+    assert "least" not in before.to_json()["slide"]
     with pytest.raises(CalibrationDamaged, match="other weights"):
         calibrations_of(card, weights_sha256="x")
     for change in (
@@ -175,6 +196,7 @@ def test_a_calibration_survives_the_card_and_is_refused_for_other_weights() -> N
         {"lesion": {**card["calibration"]["standard"]["lesion"], "intercept": "high"}},
         {"slide": {"slope": -1.0, "bias": 0.0}},
         {"slide": {"slope": 1.0, "bias": 0.0, "of": "best"}},
+        {"slide": {"slope": 1.0, "bias": 0.0, "least": 1.0}},
         {"triage": {**card["calibration"]["standard"]["triage"], "positives": 1}},
         {"triage": {}},
     ):
