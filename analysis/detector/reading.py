@@ -6,6 +6,7 @@ what they say is kept in plan order again. So the result does not depend on how 
 
 import itertools
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -183,7 +184,9 @@ class SlideReading:
             largest_px=self.largest_px,
         )
         blocks = [windows[i : i + WINDOWS_PER_BLOCK] for i in range(0, len(windows), WINDOWS_PER_BLOCK)]
-        stored = [self.store.get(f"{stage}{part}-{i:05d}") for i in range(len(blocks))]
+        # a block is of these windows: where others were planned once (by another release, in the middle of a run) it is not used
+        names = [f"{stage}{part}-{i:05d}-{zlib.crc32(repr(block).encode()):08x}" for i, block in enumerate(blocks)]
+        stored = [self.store.get(name) for name in names]
         missing = [w for block, known in zip(blocks, stored, strict=True) if known is None for w in block]
         answers = self._answers(missing, pool, engine)
         done = 0
@@ -198,7 +201,7 @@ class SlideReading:
                 done += 1
                 self.on_progress(stage, done / len(windows))
             if known is None:
-                self.store.put(f"{stage}{part}-{i:05d}", parts)
+                self.store.put(names[i], parts)
         engine.rest()  # what comes next, other windows or the maps of a large slide, needs the memory
 
     def _answers(self, windows: list[Window], pool: ThreadPoolExecutor, engine: Engine) -> Iterator[Arrays]:

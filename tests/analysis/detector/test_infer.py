@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis.detector import reading
 from analysis.detector.detection import Detection, detection_to_json
 from analysis.detector.infer import DetectionCancelled, ScaleUnknown, cut_fields, detect
 from analysis.detector.pixel_source import ArraySource
@@ -73,6 +74,17 @@ def test_blocks_of_another_slide_are_not_taken(
     detect(noise_slide, small_model, checkpoint_dir=tmp_path)
     other = ArraySource(np.ascontiguousarray(noise_slide.rgb[:600, ::-1]), 1.0, 1.0)
     assert result_of(detect(other, small_model, checkpoint_dir=tmp_path)) == result_of(detect(other, small_model))
+
+
+def test_blocks_of_other_windows_are_not_taken(
+    noise_slide: ArraySource, small_model: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a change of release in the middle of a run: the windows may be planned otherwise then."""
+    read = partial(detect, noise_slide, small_model, largest_window_px=SMALL_WINDOW_PX)
+    read(checkpoint_dir=tmp_path)
+    planned = reading.plan_windows
+    monkeypatch.setattr(reading, "plan_windows", lambda wanted, **how: planned(wanted, **{**how, "shift_px": 128}))
+    assert result_of(read(checkpoint_dir=tmp_path)) == result_of(read())
 
 
 def test_cancelling_before_the_first_window_raises(noise_slide: ArraySource, small_model: LoadedModel) -> None:
