@@ -14,6 +14,7 @@ from metadet_site.local_stack.postgres import Cluster
 from metadet_site.local_stack.temporary import temporary_cluster
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST_TEST_ID = 100
 
 
 @pytest.fixture(scope="session")
@@ -87,3 +88,10 @@ def reference_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference data in {folder}; set METADET_REFERENCE_DATA to their folder")
     return folder
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Megabytes in the name of a test would fill the log of its failure."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_TEST_ID:
+        return f"{argname} of {len(val)}"
+    return None

@@ -19,7 +19,14 @@ from analysis.detector.weights import LoadedModel, load_model, save_model
 from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
 
 OTHER = dataclasses.replace(SMALL, dense_stride=8)
-READ = ReadConfig(seed_probability=0.3, grow_probability=0.25, candidate_score=0.0, second_look=True)
+READ = ReadConfig(
+    seed_probability=0.3,
+    grow_probability=0.25,
+    candidate_score=0.0,
+    second_look=True,
+    give_up_score=0.0,
+    box_score=0.0,
+)
 SCAN = ScanConfig(pyramid_channels=8, dense_channels=8)
 
 
