@@ -39,6 +39,10 @@ def with_lean_reader(
 
     Raises ConfigurationError for a version trained on slides, and what loading its training material raises.
     """
+    if model.scanner is None:
+        say(
+            f"{version} will have no network that scans, and a lean one cannot: for `fast` run analysis.detector.distil on it"
+        )
     with training_material(model) as material:
         teacher = dataclasses.replace(model, scanner=None, looker=None)
         network, (state, ranges), said = lean_network.learn(

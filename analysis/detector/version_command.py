@@ -85,7 +85,7 @@ def training_material(model: LoadedModel) -> Iterator[Material]:
         if not material.patch_kinds:
             raise ConfigurationError(
                 f"{model.version} names no patches: the slides it was trained on are not kept in its card, and without "
-                "them there is nothing to teach from"
+                "them there is nothing to teach from (a training with scan.steps in its configuration teaches by itself)"
             )
         yield material
     finally:

@@ -235,7 +235,9 @@ def test_a_network_that_looks_again_already_stays(
     command = [str(tmp_path / "both"), "--out", str(tmp_path / "lean"), "--version", "lean", "--steps", "2"]
     assert slim.main(command) == 0
     lean = load_model(tmp_path / "lean")
-    assert json.loads(capsys.readouterr().out)["sha256"] == lean.sha256
+    said = capsys.readouterr()
+    assert json.loads(said.out)["sha256"] == lean.sha256
+    assert "lean will have no network that scans" in said.err
     assert lean.looker is not None
     assert torch.equal(lean.looker.network.box_scale, other.box_scale)
     stored = other.state_dict()
