@@ -84,8 +84,8 @@ def memory_bytes(process: subprocess.Popen[bytes], fact: str) -> int:
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("kills", "length"),
-    [(10, 200 * MIB), pytest.param(50, 5 << 30, marks=pytest.mark.slow)],
-    ids=["10 kills over 200 MiB", "50 kills over 5 GiB"],
+    [(5, 100 * MIB), pytest.param(50, 5 << 30, marks=pytest.mark.slow)],
+    ids=["5 kills over 100 MiB", "50 kills over 5 GiB"],
 )
 def test_kills_in_the_middle_lose_nothing_and_cost_a_chunk_each(
     person: Callable[..., User], home: Path, kills: int, length: int
