@@ -46,26 +46,27 @@ def where_to_read(
     corners = [focus.peak_corner for focus in foci]
     places = [(col * grid.cell_x0, row * grid.cell_y0) for row, col in corners]
     seen = glance(source, engine, places, mpp=rules.mpp, on_progress=on_progress, before_each=before_each)
-    believed, glanced = p * np.float32(rules.grow_probability), np.full(p.shape, -1, np.float32)
-    kept = []
-    for focus, (row, col), cells in zip(foci, corners, seen, strict=True):
-        score = strongest(cells)
-        if score >= rules.glance_score:
-            kept.append(focus.number)
+    scores = [strongest(cells) for cells in seen]
+    kept = [focus.number for focus, score in zip(foci, scores, strict=True) if score >= rules.glance_score]
+    believed, glanced = p * np.float32(rules.grow_probability), np.zeros(p.shape, bool)
+    for focus, score in zip(foci, scores, strict=True):
         mine = focus.of(believed)
         mine[focus.shape] = np.minimum(mine[focus.shape], score)
-        _lay(cells, glanced, row=row, col=col)
-    believed = np.where(glanced >= 0, glanced, believed)
+    for (row, col), cells in zip(corners, seen, strict=True):
+        _lay(cells, believed, glanced, row=row, col=col)
     return _widened(np.isin(labels, kept) & (p >= rules.scan_score), RIM_CELLS), believed
 
 
-def _lay(cells: NDArray[np.float32], onto: Probabilities, *, row: int, col: int) -> None:
-    """`cells` with their middle at the upper left corner of a cell of `onto`; what lies there already stays where it is more."""
+def _lay(cells: NDArray[np.float32], onto: Probabilities, laid: Cells, *, row: int, col: int) -> None:
+    """`cells` with their middle at the upper left corner of a cell of `onto`; where another glance is `laid` already, the more
+    counts."""
     half = len(cells) // 2
     top, left = max(row - half, 0), max(col - half, 0)
-    target = onto[top : row + half, left : col + half]
+    place = np.s_[top : row + half, left : col + half]
+    target = onto[place]
     given = cells[top - row + half :, left - col + half :][: target.shape[0], : target.shape[1]]
-    np.maximum(target, given, out=target)
+    target[:] = np.where(laid[place], np.maximum(target, given), given)
+    laid[place] = True
 
 
 def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfig) -> Cells:

@@ -113,6 +113,19 @@ def test_what_remains_of_a_find_that_a_glance_clears_is_not_above_the_glance(
     assert believed[20:28, 40:60] == pytest.approx(said, abs=1e-6)
 
 
+def test_where_two_glances_overlap_the_more_counts(slide: ArraySource, small_model: LoadedModel) -> None:
+    p, half = np.full((GRID.rows, GRID.cols), 0.1, np.float32), GLANCE_CELLS // 2
+    p[20:24, 20:24] = p[20:24, 34:38] = 0.9  # 80 um between them: two finds
+    engine = open_engine(small_model, "torch", workers=2)
+    _, believed = looked_at(slide, small_model, p, dataclasses.replace(RULES, glance_score=1.0))
+    left, right = scan.glance(
+        slide, engine, [(20 * 8, 20 * 8), (34 * 8, 20 * 8)], mpp=1.0, on_progress=lambda *_: None, before_each=lambda: None
+    )  # fmt: skip
+    both = np.s_[20 - half : 20 + half, 34 - half : 20 + half]
+    assert np.array_equal(believed[both], np.maximum(left[:, -2:], right[:, :2]))
+    assert (left[:, -2:] > right[:, :2]).any() and (left[:, -2:] < right[:, :2]).any()  # noqa: PT018
+
+
 def test_a_glance_at_the_edge_of_the_slide_stays_on_it(slide: ArraySource, small_model: LoadedModel) -> None:
     p = np.full((GRID.rows, GRID.cols), 0.1, np.float32)
     p[:5, :5] = p[-5:, -5:] = 0.9
