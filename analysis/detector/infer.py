@@ -143,12 +143,11 @@ def detect(
     on_progress("lesions", 1.0)
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured
-    scanned = probability_of(maps.scanned)
 
     def believed(found: tuple[LesionFinding, ...]) -> tuple[LesionFinding, ...]:
-        if engine.scanner is engine:  # it has no second opinion to ask
+        if engine.scanner is engine or not found:  # there is no second opinion to ask, or nothing to ask for
             return found
-        return scan.capped(found, scanned, grid=grid, most_above=read.most_above_scan)
+        return scan.capped(found, probability_of(maps.scanned), grid=grid, most_above=read.most_above_scan)
 
     lesions = believed(lesions)
     again = partial(second_look.look_again, give_up_score=read.give_up_score)
@@ -215,7 +214,7 @@ def _result(
         slide_score=None if status == "cannot_assess" else slide_score(p, lesions),
         tissue=tissue,
         lesions=lesions,
-        heatmap=np.rint(p * 255).astype(np.uint8),
+        heatmap=_as_heatmap(p),
         heatmap_mpp=MAP_MPP,
         heatmap_x0=0.0,
         heatmap_y0=0.0,
@@ -232,6 +231,11 @@ def _result(
         features=features,
         quality={"blurred": round(blur.blurred_share, 4), "tissue_share": round(share, 4)},
     )
+
+
+def _as_heatmap(p: NDArray[np.float32]) -> NDArray[np.uint8]:
+    scaled = p * np.float32(255)
+    return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
 def slide_score(p: NDArray[np.float32], lesions: Iterable[LesionFinding]) -> float:

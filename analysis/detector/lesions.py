@@ -105,14 +105,18 @@ def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
     radius = join_um / 2 / MAP_MPP
     if radius < 1 or not mask.any():
         return mask
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     around = math.ceil(radius) + 2  # so that the edge of a cut-out does not erode what touches it
-    padded = np.pad(mask, around)
-    out = padded.copy()
+    cut = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    padded = np.pad(mask[cut], around)
+    closed = padded.copy()
     near, parts = _apart(padded, around)
     for number, part in enumerate(parts, start=1):
         grown = distance_transform_edt(~padded[part]) < radius
-        out[part] |= (distance_transform_edt(grown) >= radius) & (near[part] == number)
-    return out[around:-around, around:-around]
+        closed[part] |= (distance_transform_edt(grown) >= radius) & (near[part] == number)
+    out = mask.copy()
+    out[cut] = closed[around:-around, around:-around]
+    return out
 
 
 def _apart(mask: NDArray[np.bool_], around: int) -> tuple[NDArray[np.int32], list[tuple[slice, slice]]]:

@@ -29,6 +29,7 @@ STAINED_GREEN = 205
 """Only cells darker than this can be measured: glass, fat and pale stroma have no detail to lose."""
 LEAST_STAINED = 0.3
 FEWEST_BLOCKS = 4
+_BLOCKS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ def find_blur(
     """All (rows, cols) of the map: `cell_sharpness` at `mpp`, the tissue cells that were read, and the overview's colours."""
     stained = read & (overview_rgb[..., 1] < STAINED_GREEN)
     rows, cols = (math.ceil(n / BLOCK_CELLS) for n in read.shape)
-    counts = _block_sum(stained.astype(np.float32), rows, cols)
-    sums = _block_sum(np.where(stained, sharpness.astype(np.float32) ** 2, 0), rows, cols)
+    counts, sums = np.zeros((rows, cols), np.float32), np.zeros((rows, cols), np.float32)
+    for block in range(0, rows, _BLOCKS_AT_ONCE):  # of a large slide a map of floats is 80 MB
+        some = np.s_[block : block + _BLOCKS_AT_ONCE]
+        cells = np.s_[block * BLOCK_CELLS : (block + _BLOCKS_AT_ONCE) * BLOCK_CELLS]
+        counts[some] = _block_sum(stained[cells].astype(np.float32), cols)
+        sums[some] = _block_sum(np.where(stained[cells], sharpness[cells].astype(np.float32) ** 2, 0), cols)
     measured = counts >= LEAST_STAINED * BLOCK_CELLS**2
     if measured.sum() < FEWEST_BLOCKS:
         return Focus(np.zeros(read.shape, bool), 0.0, 0.0)
@@ -86,8 +91,8 @@ def find_blur(
     return Focus(blocks & read, share, float(counts[measured].sum()) * CELL_UM**2 / 1e6)
 
 
-def _block_sum(values: NDArray[np.float32], rows: int, cols: int) -> NDArray[np.float32]:
-    n = BLOCK_CELLS
+def _block_sum(values: NDArray[np.float32], cols: int) -> NDArray[np.float32]:
+    n, rows = BLOCK_CELLS, math.ceil(len(values) / BLOCK_CELLS)
     padded = np.pad(values, ((0, rows * n - values.shape[0]), (0, cols * n - values.shape[1])))
     total: NDArray[np.float32] = padded.reshape(rows, n, cols, n).sum(axis=(1, 3), dtype=np.float32)
     return total
