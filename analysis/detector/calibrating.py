@@ -39,8 +39,8 @@ LESION_RIDGE = 1.0
 SLIDE_RIDGE = 0.25
 LOWEST_SLOPE = 0.05
 LEAST = (0.0, 0.05)
-"""Of `SlideLogistic.least`: of the validation slides whose strongest find is weaker than the second, as many have tumour (isolated
-cells) as of those without any find."""
+"""Of `SlideLogistic.least`. Where what is missed is isolated cells, finds weaker than the second part the slides no better than
+none do: of 23 validation slides without a find 4 had tumour, and of 67 with such finds alone 6 (`fast`)."""
 FEWEST_LESIONS = 10
 """Found lesions of each kind (true, false) without which nothing is fitted."""
 FEWEST_SLIDES = 5
