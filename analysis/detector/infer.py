@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_dilation
 
 from analysis.detector import box_support, drift, scan, second_look
 from analysis.detector.assessment import judge
@@ -34,6 +33,7 @@ from analysis.detector.reading_plan import MAP_MPP, Grid
 from analysis.detector.weights import LoadedModel, load_model
 from slides.wsi.errors import SlideRefused, WsiError
 from slides.wsi.focus import Focus, find_blur
+from slides.wsi.morphology import diamond, grown
 from slides.wsi.tissue import tissue_mask
 
 __all__ = [
@@ -134,7 +134,7 @@ def detect(
     run.read_tissue(wanted)
     maps = run.maps
     maps.failed |= wanted & ~maps.read
-    near_tissue = binary_dilation(overview.tissue, iterations=TISSUE_RIM_CELLS)
+    near_tissue = grown(overview.tissue, diamond(TISSUE_RIM_CELLS))
     p = probability_of(np.where(near_tissue & ~maps.failed, maps.probability, np.uint16(0)))
     measured = time.monotonic()
     on_progress("lesions", 0.0)

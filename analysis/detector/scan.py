@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation
 
 from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.configuration import ReadConfig
@@ -20,6 +19,7 @@ from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_foci
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import Grid
 from analysis.detector.second_look import glance, strongest
+from slides.wsi.morphology import grown, square
 
 RIM_CELLS = 4
 """What is read around the finds of the scan at first; where one reaches further, more is read."""
@@ -79,7 +79,7 @@ def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfi
 
 
 def _widened(cells: Cells, rim: int) -> Cells:
-    return np.asarray(binary_dilation(cells, np.ones((3, 3)), rim), bool) if cells.any() else cells
+    return grown(cells, square(rim))
 
 
 def capped(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.ndimage as ndi
 
+from slides.wsi.morphology import diamond, disc, grown
 from slides.wsi.pixels import Mask, Rgb
 
 _FAINTEST_OD = 0.028  # optical density of the green channel above the background: pale fat and stroma reach it
@@ -91,24 +92,17 @@ def _ink(density: np.ndarray) -> Mask:
     cold = red > 1.25 * green
     black = (least > 0.6) & (most < 1.25 * least)
     mask: Mask = strong & (cold | black)
-    return mask | (ndi.binary_dilation(mask, iterations=2) & (red > green))
-
-
-def _near(mask: Mask, radius: int) -> Mask:
-    """Within `radius` pixels of a true one."""
-    if not mask.any():
-        return mask
-    near: Mask = ndi.distance_transform_edt(~mask) <= radius
-    return near
+    return mask | (grown(mask, diamond(2)) & (red > green))
 
 
 def _joined(mask: Mask, um_per_px: float) -> Mask:
     """Close gaps of fat, drop specks of dust."""
     radius = max(1, round(_CLOSING_UM / um_per_px))
     padded = np.pad(mask, radius)
-    grown = _in_bands(padded, radius + 1, lambda band: _near(band, radius))
+    widened = _in_bands(padded, radius + 1, lambda band: grown(band, disc(radius)))
     # seen from outside: what is not near to anything that stayed bare
-    closed = ~_in_bands(~grown, radius + 1, lambda band: _near(band, radius))[radius:-radius, radius:-radius] | mask
+    bare = _in_bands(~widened, radius + 1, lambda band: grown(band, disc(radius)))
+    closed = ~bare[radius:-radius, radius:-radius] | mask
     labels, count = ndi.label(closed)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * (um_per_px / 1000) ** 2
     kept = areas >= _SPECK_MM2
