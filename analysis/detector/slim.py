@@ -1,7 +1,7 @@
-"""Let a leaner network read: `python -m analysis.detector.slim MODEL --out FOLDER --version NAME [--steps 1800]`.
+"""Let a leaner network read: `python -m analysis.detector.slim MODEL --out FOLDER --version NAME [--steps 1800] [--start LEAN]`.
 
-It is taught, without labels, to say what the network says that read until now (`training/lean_network.py`), for half of the
-time. That network does not go: where no other looks again at the candidates yet (`look.py`), it does. What was fitted to or
+It is taught, without labels, to say what the network says that read until now, and with it the one that looks again, if there
+is one (`training/lean_network.py`), for half of the time. That network does not go: where no other looks again at the candidates yet (`look.py`), it does. What was fitted to or
 measured on slides is left out of the card, and so is what patches said of the network before: evaluate and calibrate anew.
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from analysis.detector.configuration import LookConfig, ReadConfig
+from analysis.detector.configuration import ConfigurationError, LookConfig, ReadConfig
 from analysis.detector.distil import without_slides
 from analysis.detector.training import lean_network
 from analysis.detector.training.eight_bits import judge_eight_bits
 from analysis.detector.training.test_fold import score_test_fold
 from analysis.detector.training.validation import validation_figures, worth
-from analysis.detector.version_command import make_taught_version, training_material
-from analysis.detector.weights import LoadedModel, save_model
+from analysis.detector.version_command import make_version, parser_of, say_to_stderr, training_material
+from analysis.detector.weights import LoadedModel, load_model, save_model
 
 STEPS, FIELDS = 1800, 3000
 SEED, CANDIDATE = 0.5, 0.65
@@ -33,20 +33,31 @@ def with_lean_reader(
     version: str,
     steps: int,
     fields: int = FIELDS,
+    start: LoadedModel | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
     """Write the new version into `folder`; returns the SHA-256 of its weights. `fields`: of training tissue, at most.
+    `start`: a version whose lean network is taught further.
 
-    Raises ConfigurationError for a version trained on slides, and what loading its training material raises.
+    Raises ConfigurationError for a version trained on slides and for a `start` that does not read with a lean network, and
+    what loading the training material raises.
     """
+    wanted = lean_network.lean_network(model.config.network)
+    if start is not None and start.network.config != wanted:
+        raise ConfigurationError(f"--start: {start.version} does not read with the lean network of {model.version}")
     if model.scanner is None:
         say(
             f"{version} will have no network that scans, and a lean one cannot: for `fast` run analysis.detector.distil on it"
         )
     with training_material(model) as material:
-        teacher = dataclasses.replace(model, scanner=None, looker=None)
         network, (state, ranges), said = lean_network.learn(
-            teacher, material, steps=steps, most_fields=fields, seed=model.config.train.seed, say=say
+            dataclasses.replace(model, scanner=None),
+            material,
+            steps=steps,
+            most_fields=fields,
+            seed=model.config.train.seed,
+            start=start.network if start else None,
+            say=say,
         )
         train = dataclasses.replace(model.config.train, pretrained=False)
         look = dataclasses.replace(model.config.look, alone=True)
@@ -85,7 +96,23 @@ def _card_of(model: LoadedModel) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return make_taught_version("slim", __doc__.splitlines()[0], arguments, with_lean_reader, steps=STEPS)
+    parser = parser_of("slim", __doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument(
+        "--start", type=Path, metavar="LEAN", help="folder of a version whose lean network goes on learning"
+    )
+    return make_version(
+        parser,
+        arguments,
+        lambda model, options: with_lean_reader(
+            model,
+            options.out,
+            version=options.version,
+            steps=options.steps,
+            start=load_model(options.start) if options.start else None,
+            say=say_to_stderr,
+        ),
+    )
 
 
 if __name__ == "__main__":

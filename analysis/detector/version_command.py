@@ -44,6 +44,10 @@ def make_version(
     return 0
 
 
+def say_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 # -- versions with a network that was taught -----------------------------------------------------------------------------
 
 
@@ -69,7 +73,7 @@ def make_taught_version(
             options.out,
             version=options.version,
             steps=options.steps,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
+            say=say_to_stderr,
         ),
     )
 

@@ -76,7 +76,7 @@ def test_it_is_taught_the_mean_of_all_turns_in_each_cell(
 ) -> None:
     engine = open_engine(small_model, "torch", workers=2)
     config, rng = small_model.config, np.random.default_rng(3)
-    first, second = lean_network.taught_fields(engine, material, config, rng, count=2)
+    first, second = lean_network.taught_fields([engine], material, config, rng, count=2)
     fields = list(distillation.training_fields(material, config, np.random.default_rng(3), count=2))
     assert np.array_equal(first.rgb, fields[0])
     assert np.array_equal(second.rgb, fields[1])
@@ -92,6 +92,37 @@ def test_it_is_taught_the_mean_of_all_turns_in_each_cell(
     assert first.target[5, 9] == pytest.approx(np.mean(said), abs=1e-5)
 
 
+def test_of_two_teachers_it_is_taught_the_mean_in_log_odds(
+    small_model: LoadedModel,
+    material: Material,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(8)
+    other = Detector(dataclasses.replace(SMALL, dense_stride=8)).eval()
+    look = LookConfig("two", other.config)
+    config, state = dataclasses.replace(small_model.config, look=look), small_model.network.state_dict()
+    save_model(tmp_path, state=state, config=config, version="both", card={}, looker=(other.state_dict(), {}))
+    both = load_model(tmp_path)
+    engine = open_engine(both, "torch", workers=1)
+    teachers = lean_network.teachers_of(engine)
+    assert teachers == engine.lookers
+    assert len(teachers) == 2
+    config = small_model.config
+    one, two, mean = (
+        next(lean_network.taught_fields(some, material, config, np.random.default_rng(3), count=1)).target
+        for some in (teachers[:1], teachers[1:], teachers)
+    )
+    assert np.abs(one - two).max() > 0.1, "else one teacher would do"
+    odds = np.sqrt(one / (1 - one) * two / (1 - two))
+    assert mean == pytest.approx(odds / (1 + odds), abs=1e-3)
+    # one that looks again alone still leaves the reading one to learn from
+    alone = dataclasses.replace(
+        both, config=dataclasses.replace(both.config, look=dataclasses.replace(look, alone=True))
+    )
+    assert len(lean_network.teachers_of(open_engine(alone, "torch", workers=1))) == 2
+    assert len(lean_network.teachers_of(open_engine(small_model, "torch", workers=1))) == 1
+
+
 def test_patches_of_each_kind_are_taught_as_they_are_scored(
     small_model: LoadedModel,
     patches: PatchSet,  # noqa: F811
@@ -100,7 +131,7 @@ def test_patches_of_each_kind_are_taught_as_they_are_scored(
     kinds = dict(zip(("positive", "negative", "hard_negative"), (patches.where(np.arange(i, i + 2)) for i in (0, 4, 8)), strict=True))  # fmt: skip
     of_all = dataclasses.replace(no_patches(), **kinds)
     engine = open_engine(small_model, "torch", workers=1)
-    fields = list(lean_network.taught_patches(engine, of_all, np.random.default_rng(1), count=6))
+    fields = list(lean_network.taught_patches([engine], of_all, np.random.default_rng(1), count=6))
     for i, field in enumerate(fields):
         kind = list(kinds.values())[i % 3]
         assert any(np.array_equal(field.rgb[16:-16, 16:-16], one) for one in kind.rgb)
@@ -243,6 +274,29 @@ def test_a_network_that_looks_again_already_stays(
     stored = other.state_dict()
     assert all(torch.equal(value, stored[name]) for name, value in lean.looker.network.state_dict().items())
     assert (lean.card["look"], lean.config.look.version) == (card["look"], "two")
+
+
+def test_a_lean_network_goes_on_learning(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = folders
+    command = [str(old), "--out", str(tmp_path / "on"), "--version", "on", "--steps", "1", "--start", str(new)]
+    assert slim.main(command) == 0
+    before, after = (load_model(folder).network.state_dict() for folder in (new, tmp_path / "on"))
+    fresh = distillation.begin_with(load_model(old).network, Detector(lean_network.lean_network(SMALL))).state_dict()
+
+    def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+        return max(float((one[k] - other[k]).abs().max()) for k in one if k.endswith("head.weight") or ".stem.0." in k)
+
+    assert 0 < apart(after, before) < apart(after, fresh)
+
+
+def test_it_does_not_go_on_from_another_network(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, _ = folders
+    command = [str(old), "--out", str(tmp_path / "on"), "--version", "on", "--start", str(old)]
+    assert slim.main(command) == 2
+    assert "--start: old does not read with the lean network of old" in capsys.readouterr().err
+    assert not (tmp_path / "on").exists()
 
 
 def test_a_version_whose_slides_are_not_kept_is_refused(
