@@ -43,11 +43,12 @@ from analysis.detector.composing.splits import (
     VALIDATION_PERCENT,
     StainTissue,
     load_split,
+    load_tissue,
     tissue_of,
 )
 from analysis.detector.composing.tags import TAG_BITS
 from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
-from analysis.detector.patch_file import PatchFileError, load_patches
+from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 
@@ -100,8 +101,7 @@ class SetRequest:
 
 def compose_folder(request: Request, *, data: Path, say: Callable[[str], None] = print) -> list[Path]:
     """Raises NoRoom, PoolTooSmall. The same request gives the same slides."""
-    patches = load_patches(data / "pcam_patches.npz")
-    hard = load_patches(data / "pcam_hard_negatives.npz")
+    patches, hard = load_tissue(data)
     if request.fold >= 0:
         patches, hard = patches.where(patches.fold == request.fold), hard.where(hard.fold == request.fold)
     outlines = load_outlines(data / "camelyon16_lesion_polygons.npz", split=request.outlines)

@@ -102,6 +102,8 @@ _PATCH_WORDS = {
     "level0_auc": "AUC on CAMELYON16 patches cut at level 0",
     "second_look_auc": "AUC at 1.0 um/px, of both looks",
     "second_look_hard_negative_rate": "hard negatives called tumour by both looks, at 90 % sensitivity",
+    "hard_negative_rate_alike": "hard negatives called tumour, all patches compressed alike",
+    "second_look_hard_negative_rate_alike": "the same by both looks",
 }
 _PATCH_PARTS = {
     "auc": ("test", "auc"),
@@ -110,6 +112,8 @@ _PATCH_PARTS = {
     "level0_auc": ("level0_patches", "auc"),
     "second_look_auc": ("second_look", "auc"),
     "second_look_hard_negative_rate": ("second_look", "false_positive_rate"),
+    "hard_negative_rate_alike": ("hard_negatives", "false_positive_rate_compressed_alike"),
+    "second_look_hard_negative_rate_alike": ("second_look", "false_positive_rate_compressed_alike"),
 }
 """Where a model's figure stands."""
 

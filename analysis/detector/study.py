@@ -24,7 +24,7 @@ from analysis.detector.card import ModelRefused, read_card
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, read_toml
 from analysis.detector.infer import write_whole
 from analysis.detector.network.detector import Detector
-from analysis.detector.patch_file import PatchFileError, PatchSet, load_patches
+from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 from analysis.detector.train import Trainer
 from analysis.detector.training.material import Material, load_material
@@ -111,15 +111,23 @@ def carry_out(run: Run, *, folder: Path, cache: Path | None = None) -> dict[str,
 
 
 def judge(network: Detector, config: DetectorConfig, material: Material) -> dict[str, Any]:
-    """Figures on the test fold: patches at the spacing of the training and at `coarse_mpp`, other scanner, regions."""
+    """Figures on the test fold: patches at the spacing of the training and at `coarse_mpp`, other scanner, regions. Of the hard
+    negatives, most of which were compressed and no tumour patch was, also with all of them compressed alike."""
     data, mpp = config.data, config.train.mpp
     test, hard = material.test, material.test_hard_negative
     scores = score_patches(network, test.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
     hard_scores = score_patches(network, hard.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
     found: dict[str, Any] = {"mpp": mpp, "test": _figures(test, scores), "hard_negatives": {"n": len(hard)}}
-    threshold = threshold_at_sensitivity(test.label == 1, scores, SENSITIVITY)
-    if threshold is not None and len(hard):
-        found["hard_negatives"]["false_positive_rate"] = round(float((hard_scores >= threshold).mean()), 4)
+    rate = rate_at_sensitivity(scores[test.label == 1], hard_scores)
+    if rate is not None:
+        alike = [
+            score_patches(network, compressed_alike(some).rgb, patch_mpp=data.patch_mpp, mpp=mpp)
+            for some in (test.where(test.label == 1), hard)
+        ]
+        found["hard_negatives"] |= {
+            "false_positive_rate": rate,
+            "false_positive_rate_compressed_alike": rate_at_sensitivity(*alike),
+        }
     if config.train.coarse_share > 0 and config.train.coarse_mpp != mpp:
         coarse = score_patches(network, test.rgb, patch_mpp=data.patch_mpp, mpp=config.train.coarse_mpp)
         found["test_coarse"] = {"mpp": config.train.coarse_mpp, **_figures(test, coarse)}
@@ -131,6 +139,12 @@ def judge(network: Detector, config: DetectorConfig, material: Material) -> dict
     if config.train.regions_every:
         found["composed_regions"] = judge_regions(network, test_regions(config, test, hard))
     return found
+
+
+def rate_at_sensitivity(tumour_scores: Any, hard_scores: Any) -> float | None:
+    """Share of the hard negatives at the threshold that finds SENSITIVITY of the tumour patches; None without either."""
+    threshold = threshold_at_sensitivity(np.ones(len(tumour_scores), bool), tumour_scores, SENSITIVITY)
+    return None if threshold is None or not len(hard_scores) else round(float((hard_scores >= threshold).mean()), 4)
 
 
 def _figures(patches: PatchSet, scores: Any) -> dict[str, Any]:

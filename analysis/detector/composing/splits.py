@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.detector.composing.tissue_pool import build_pools, pale_normal_pool
-from analysis.detector.patch_file import PatchSet, load_patches, percent_of
+from analysis.detector.patch_file import PatchSet, compressed_alike, load_patches, percent_of
 
 SPLITS = ("test", "validation", "train")
 TEST_FOLD = 4
@@ -53,10 +53,18 @@ def in_split(patches: PatchSet, split: str, *, validation_percent: int = VALIDAT
     return ~test & (kept if split == "validation" else ~kept)
 
 
+def load_tissue(data: Path) -> tuple[PatchSet, PatchSet]:
+    """Labelled patches and hard negatives, compressed alike: in a slide, too, tumour must not be what was never compressed.
+
+    Raises PatchFileError.
+    """
+    patches, hard = (load_patches(data / f"pcam_{name}.npz") for name in ("patches", "hard_negatives"))
+    return compressed_alike(patches), compressed_alike(hard)
+
+
 def load_split(data: Path, split: str, *, validation_percent: int = VALIDATION_PERCENT) -> SplitPatches:
     """Raises PatchFileError."""
-    patches = load_patches(data / "pcam_patches.npz")
-    hard = load_patches(data / "pcam_hard_negatives.npz")
+    patches, hard = load_tissue(data)
     confirmed = np.load(data / "pcam_hard_negatives.npz", allow_pickle=False)["in_label_table"].astype(bool)
     chosen = in_split(hard, split, validation_percent=validation_percent) & confirmed & (hard.label == 0)
     return SplitPatches(

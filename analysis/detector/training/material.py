@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
 from analysis.detector.configuration import ConfigurationError, DetectorConfig
-from analysis.detector.patch_file import PatchFileError, PatchSet, load_patches, percent_of
+from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches, percent_of
 from analysis.detector.reference_data import reference_data_folder
 from analysis.detector.training.annotated_slides import AnnotatedRegions, Field, MixedRegions
 from analysis.detector.training.fixed_slides import (
@@ -32,7 +32,8 @@ class Material:
     validation: PatchSet
     validation_hard_negative: PatchSet
     test: PatchSet
-    """Only ever scored, once, after the last choice was made."""
+    """Only ever scored, once, after the last choice was made. As they come, unlike those of the other folds
+    (`compressed_alike`)."""
     test_hard_negative: PatchSet
     regions: RegionMaker | SlideRegions | MixedRegions | None
 
@@ -91,6 +92,12 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
     patches = join([load_patches(folder / name) for name in data.patches])
     hard = join([load_patches(folder / name) for name in data.hard_negatives]) if data.hard_negatives else None
     hard = hard if hard is not None else patches.where(np.zeros(len(patches), bool))
+    test, test_hard = (
+        patches.where((patches.fold == data.test_fold) & (patches.label >= 0)),
+        hard.where(hard.fold == data.test_fold),
+    )
+    if len(hard):  # else a network learns that what was compressed is no tumour
+        patches, hard = compressed_alike(patches), compressed_alike(hard)
     test_fold, known = patches.fold == data.test_fold, patches.label >= 0
     kept = _kept_aside(patches.ids, percent=data.validation_percent)
     own, hard_own = _of_stain(patches, data.train_stain), _of_stain(hard, data.train_stain)
@@ -108,8 +115,8 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
         hard_negative=hard_train,
         validation=patches.where(~test_fold & known & kept & own),
         validation_hard_negative=hard.where((hard.fold != data.test_fold) & hard_kept & hard_own),
-        test=patches.where(test_fold & known),
-        test_hard_negative=hard.where(hard.fold == data.test_fold),
+        test=test,
+        test_hard_negative=test_hard,
         regions=regions,
         unlabelled=patches.where(~test_fold & ~known & ~kept & own),
     )

@@ -8,7 +8,7 @@ import pytest
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import TissuePools
 from analysis.detector.configuration import DetectorConfig, config_from_dict
-from analysis.detector.patch_file import PatchFileError, PatchSet
+from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
 from analysis.detector.training.fixed_slides import FixedSlide, SlideRegions, cached_sheets, key_of, slide_order
 from analysis.detector.training.material import load_material, share_of
 from analysis.detector.training.regions import Region, RegionMaker, Sheets, resampled
@@ -76,6 +76,29 @@ def test_the_test_fold_and_validation_stay_whole_when_training_shrinks(tmp_path:
     assert few.test.ids.tolist() == whole.test.ids.tolist()
     assert few.validation.ids.tolist() == whole.validation.ids.tolist()
     assert not set(few.positive.ids) & set(few.test.ids)
+
+
+def test_beside_hard_negatives_everything_is_compressed_alike_but_the_test_fold(tmp_path: Path) -> None:
+    """They come as JPEG, the other patches do not: a network would learn that what is compressed is no tumour."""
+    patches = load_patches(write_patches(tmp_path / "p.npz", n=300))
+    write_patches(
+        tmp_path / "hard.npz", n=60, label=np.zeros(60, np.int8), id=np.array([f"hard{i}" for i in range(60)])
+    )
+    pixels = dict(zip(patches.ids.tolist(), patches.rgb, strict=True))
+    alike = dict(zip(patches.ids.tolist(), compressed_alike(patches).rgb, strict=True))
+    found = load_material(material_config(tmp_path, hard_negatives=["hard.npz"]), rng=np.random.default_rng(0))
+    assert found.unlabelled is not None
+    for part in (found.positive, found.negative, found.unlabelled, found.validation):
+        assert len(part)
+        assert all(np.array_equal(rgb, alike[name]) for name, rgb in zip(part.ids.tolist(), part.rgb, strict=True))
+    assert all(
+        np.array_equal(rgb, pixels[name]) for name, rgb in zip(found.test.ids.tolist(), found.test.rgb, strict=True)
+    )
+    alone = load_material(material_config(tmp_path), rng=np.random.default_rng(0))
+    assert all(
+        np.array_equal(rgb, pixels[name])
+        for name, rgb in zip(alone.positive.ids.tolist(), alone.positive.rgb, strict=True)
+    )
 
 
 def test_slides_come_in_turns_with_and_without_lesions() -> None:

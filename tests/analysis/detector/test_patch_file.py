@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.detector.patch_file import PatchFileError, folds_of, load_patches, percent_of
+from analysis.detector.patch_file import PatchFileError, compressed_alike, folds_of, load_patches, percent_of
 from tests.analysis.detector.conftest import tissue_like
 
 
@@ -67,3 +67,21 @@ def test_folds_are_fixed_and_about_even() -> None:
     assert [percent_of(f"patch {i}", salt="a") for i in range(5)] != [
         percent_of(f"patch {i}", salt="b") for i in range(5)
     ]
+
+
+def blockiness(rgb: np.ndarray) -> float:
+    """How much greater the steps between blocks of 8 px are than those inside."""
+    steps = np.abs(np.diff(rgb.astype(float).mean(axis=-1), axis=2)).mean(axis=(0, 1))
+    at_edges = np.arange(len(steps)) % 8 == 7
+    return float(steps[at_edges].mean() / steps[~at_edges].mean())
+
+
+def test_what_was_compressed_is_not_to_be_told_from_what_was_not(tmp_path: Path) -> None:
+    sharp = load_patches(write_patches(tmp_path / "p.npz"))
+    once = compressed_alike(sharp)
+    assert np.abs(once.rgb.astype(int) - sharp.rgb).mean() > 0.5
+    assert np.array_equal(once.ids, sharp.ids)
+    # what came as JPEG is nearly what it was
+    twice = compressed_alike(once)
+    assert np.abs(twice.rgb.astype(int) - once.rgb).mean() < 0.5 * np.abs(once.rgb.astype(int) - sharp.rgb).mean()
+    assert blockiness(twice.rgb) == pytest.approx(blockiness(once.rgb), rel=0.02)

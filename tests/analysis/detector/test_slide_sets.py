@@ -11,8 +11,8 @@ import pyvips
 
 from analysis.detector.annotations import paint, read_asap
 from analysis.detector.compose import MASK_TUMOUR, SetRequest, compose_set
-from analysis.detector.composing.splits import TEST_FOLD, VALIDATION_PERCENT
-from analysis.detector.patch_file import folds_of, percent_of
+from analysis.detector.composing.splits import TEST_FOLD, VALIDATION_PERCENT, load_split, middle_of
+from analysis.detector.patch_file import compressed_alike, folds_of, load_patches, percent_of
 from analysis.detector.slide_evaluation import is_composed, read_reference
 from analysis.detector.slide_judging import read_tags
 from tests.analysis.detector.test_patch_file import write_patches
@@ -129,6 +129,18 @@ def test_an_unconfirmed_hard_negative_is_not_taken_for_normal_tissue(test_set: P
 def _ids(folder: Path) -> set[str]:
     by_stain = json.loads((folder / "tags.json").read_text())["patch_ids"]
     return {i for kinds in by_stain.values() for ids in kinds.values() for i in ids}
+
+
+def test_tissue_of_a_slide_is_compressed_alike_whatever_it_is(data: Path) -> None:
+    patches, hard = (
+        compressed_alike(load_patches(data / f"pcam_{name}.npz")) for name in ("patches", "hard_negatives")
+    )
+    for split in ("test", "train"):
+        found = load_split(data, split)
+        for whole, part in ((patches, found.patches), (middle_of(hard), found.confirmed_negatives)):
+            pixels = dict(zip(whole.ids.tolist(), whole.rgb, strict=True))
+            assert len(part)
+            assert all(np.array_equal(rgb, pixels[name]) for name, rgb in zip(part.ids.tolist(), part.rgb, strict=True))
 
 
 def test_the_table_has_the_columns_of_camelyon16(test_set: Path) -> None:

@@ -73,6 +73,9 @@ def test_a_run_leaves_its_figures_and_is_not_done_again(
     assert result["test"]["n"] == 536
     assert 0 <= result["test"]["auc"] <= 1
     assert result["counts"]["train_tumour"] < 12
+    rates = result["hard_negatives"]
+    assert 0 <= rates["false_positive_rate"] <= 1
+    assert 0 <= rates["false_positive_rate_compressed_alike"] <= 1
     stored = out / f"{run.name}.json"
     assert json.loads(stored.read_text()) == json.loads(json.dumps(result))
     stored.write_text(json.dumps({**result, "test": {**result["test"], "auc": 0.25}}))
