@@ -35,7 +35,8 @@ def stained_patches(count: int) -> NDArray[np.uint8]:
     patches = load_patches(reference_data_folder("") / "pcam_patches.npz")
     stained = (patches.rgb[..., 1] < STAINED_GREEN).mean(axis=(1, 2)) >= LEAST_STAINED
     chosen = np.random.default_rng(SEED).permutation(np.flatnonzero(stained))[:count]
-    return patches.rgb[np.sort(chosen)]
+    rgb: NDArray[np.uint8] = patches.rgb[np.sort(chosen)]
+    return rgb
 
 
 def sharpness(rgb: NDArray[np.uint8], *, mpp: float, sigma_um: float) -> NDArray[np.float32]:

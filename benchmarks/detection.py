@@ -117,7 +117,8 @@ def classifier(backbone: str, engine: str) -> Call:
     """Takes (BATCH, 3, PATCH_PX, PATCH_PX); computes on one thread."""
     network = PatchClassifier(backbone).eval().requires_grad_(False)
     if engine == "torch":
-        traced = torch.jit.freeze(torch.jit.trace(network, torch.zeros(BATCH, 3, PATCH_PX, PATCH_PX)))
+        example = torch.zeros(BATCH, 3, PATCH_PX, PATCH_PX)
+        traced = torch.jit.freeze(torch.jit.trace(network, example))  # type: ignore[no-untyped-call]
         return lambda x: traced(torch.from_numpy(x))
     import openvino
 

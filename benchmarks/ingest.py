@@ -72,7 +72,8 @@ def made_slide(path: Path, side: int) -> Path:
 
 def real_tiles(random: np.random.Generator) -> tuple[list[bytes], list[bytes]]:
     """JPEG tiles of 256 px of the demo slide: with tissue, and of glass."""
-    tissue, glass = [], []
+    tissue: list[bytes] = []
+    glass: list[bytes] = []
     with openslide.OpenSlide(Path(__file__).resolve().parents[1] / "demo" / "composed_node.tif") as slide:
         width, height = slide.dimensions
         while len(tissue) < 300 or len(glass) < 30:
@@ -186,7 +187,7 @@ def pyramid_time(slide: Path, work: Path, *, name: str = "JPEG") -> None:
                        pyramid=True, bigtiff=True)  # fmt: skip
 
     runs = [(cpu_and_wall(ours), cpu_and_wall(peer)) for _ in range(3)]
-    mine, theirs = (tuple(min(run[who][what] for run in runs) for what in (0, 1)) for who in (0, 1))
+    mine, theirs = ((min(run[who][0] for run in runs), min(run[who][1] for run in runs)) for who in (0, 1))
     with tifffile.TiffFile(slide) as file:
         megapixels = file.pages[0].shape[0] * file.pages[0].shape[1] / 1e6
     sizes = [(work / name).stat().st_size / 2**20 for name in ("ours.tif", "peer.tif")]
@@ -208,6 +209,10 @@ def prepare_time(slide: Path, work: Path) -> None:
     report("prepare in the sandbox, all of it", spent, note=kinds[0])
 
 
+def _append_to(made: list[sandbox.PreparedSlide], act: Callable[[], sandbox.PreparedSlide]) -> None:
+    made.append(act())
+
+
 def large_times(slide: Path, work: Path) -> None:
     """As the two jobs of the product do it, without the database."""
     for name, options in (
@@ -222,7 +227,7 @@ def large_times(slide: Path, work: Path) -> None:
 
         act = partial(sandbox.prepare, slide, folders[0], associated_dir=folders[1], **options)
         with Memory() as memory:
-            spent = cpu_and_wall(lambda act=act, made=made: made.append(act()))
+            spent = cpu_and_wall(partial(_append_to, made, act))
         size = sum(file.stat().st_size for file in folders[0].iterdir()) / 2**20
         report(
             name, spent, note=f"checked: {made[-1].checked}; {memory.most_mib:.0f} MiB of memory, {size:.0f} MiB stored"

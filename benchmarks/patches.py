@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ from analysis.detector.patch_file import PatchFileError, compressed_alike  # noq
 from analysis.detector.reference_data import ReferenceDataMissing  # noqa: E402
 from analysis.detector.second_look import all_looks  # noqa: E402
 from analysis.detector.study import judge, rate_at_sensitivity  # noqa: E402
-from analysis.detector.training.augmentation import turn  # noqa: E402
 from analysis.detector.training.material import Material, load_material  # noqa: E402
 from analysis.detector.training.patch_scores import score_patches  # noqa: E402
+from analysis.detector.turning import turn  # noqa: E402
 from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
 from analysis.metrics.roc import auc_interval  # noqa: E402
 
@@ -83,11 +84,11 @@ def both_looks(model: LoadedModel, material: Material) -> dict[str, Any]:
 
 def scores_of_both_looks(model: LoadedModel, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     assert model.looker is not None
-    at = {"patch_mpp": model.config.data.patch_mpp, "mpp": model.config.read.mpp}
+    scored = partial(score_patches, patch_mpp=model.config.data.patch_mpp, mpp=model.config.read.mpp)
     networks = [model.looker.network] if model.config.look.alone else [model.network, model.looker.network]
-    first = score_patches(model.network, rgb, **at)
+    first = scored(model.network, rgb)
     turns = [np.stack([turn(one, which) for one in rgb]).astype(np.uint8) for which in range(8)] if len(rgb) else [rgb]
-    seconds = [np.mean([score_patches(network, turned, **at) for turned in turns], axis=0) for network in networks]
+    seconds = [np.mean([scored(network, turned) for turned in turns], axis=0) for network in networks]
     second = [sigmoid(sum(map(logit, said)) / len(said)) for said in zip(*seconds, strict=True)]
     together = [all_looks(a, b, networks=len(networks)) for a, b in zip(first.tolist(), second, strict=True)]
     return np.array(together, np.float64)

@@ -586,9 +586,10 @@ class Stack(Opened):
         from analysis.runs import request_run
 
         profiles = (Profile.STANDARD, Profile.FAST)
-        self.job = next((job for p in profiles if (job := request_run(slide=self.slide, profile=p, actor=None))), None)
-        if self.job is None:
+        job = next((job for p in profiles if (job := request_run(slide=self.slide, profile=p, actor=None))), None)
+        if job is None:
             raise SystemExit("This slide has its runs already: import another one first.")
+        self.job = job
         while self.job.state == "queued":
             time.sleep(0.1)
             self.job.refresh_from_db()

@@ -91,7 +91,7 @@ def table(found: dict[str, Any]) -> str:
     """Markdown; each figure on composed slides is called so."""
     profiles = [name for name in PROFILES if name in found]
     kind = " (composed)" if found["composed"] else ""
-    against = next((value for key, value in found.items() if "_minus_" in key), {})
+    against: dict[str, Any] = next((value for key, value in found.items() if "_minus_" in key), {})
     head = ["measure" + kind, *profiles, *(["difference, paired"] if against else [])]
     rows = [[name, *(cell(found[p]) for p in profiles)] for name, cell in _ROWS]
     keys = dict(_COMPARED)
