@@ -19,16 +19,7 @@ BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "efficientnet-lite0-lean", 
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability", "suspicious_probability")}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
-BEFORE = {
-    "read": {
-        "candidate_score": 0.0,
-        "second_look": False,
-        "give_up_score": 0.0,
-        "box_score": 0.0,
-        "above_scan_share": 0.0,
-        "least_looks": 0,
-    }
-}
+BEFORE = {"read": {"candidate_score": 0.0, "second_look": False, "give_up_score": 0.0, "box_score": 0.0}}
 """What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
 DEVICES = ("auto", "cpu", "cuda")
@@ -253,9 +244,6 @@ class ReadConfig:
     most_above_scan: float = 1.75
     """Where a network of its own scans, no find is believed more than the scan believes in it by more than this, in log odds.
     On 60 composed validation slides 1.5 to 2 take half of the false finds away and no true one."""
-    above_scan_share: float = 0.5
-    """What a find is believed by above that limit counts by this share: a scan does not see isolated tumour cells. 0.4 to 0.7
-    find as many lesions without a false find as 0 does (210 composed validation slides), and slides are told apart better."""
     margin_px: int = 0
     """How far the network looks at `mpp`, measured (`python -m analysis.detector.influence`), a multiple of 32; this much
     around a window is read and thrown away. 0: what is usual for the backbone and its stride."""
@@ -266,9 +254,6 @@ class ReadConfig:
     composed validation slides all 56 true finds that 0.7 lets through reach it, and 356 of 618 false ones."""
     second_look: bool = True
     """Look again at the strongest candidates, eight ways up, at 0.5 um/px where the slide has it."""
-    least_looks: int = 2
-    """So many finds of a slide, its strongest, are looked at again though they are no candidates: no slide is called normal by
-    one look at each place."""
     give_up_score: float = 0.75
     """A candidate that both looks together believe less, once two of the eight ways up are seen, is not looked at further."""
     box_score: float = 0.8

@@ -144,32 +144,28 @@ def detect(
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured
 
-    def believed(found: tuple[LesionFinding, ...], *, looked_at: bool) -> tuple[LesionFinding, ...]:
-        """`looked_at`: those alone that were looked at again; the others were judged by the scan before."""
+    def believed(found: tuple[LesionFinding, ...]) -> tuple[LesionFinding, ...]:
         if engine.scanner is engine or not found:  # there is no second opinion to ask, or nothing to ask for
             return found
-        return scan.capped(found, probability_of(maps.scanned), grid=grid, rules=read, looked_at=looked_at)
+        return scan.capped(found, probability_of(maps.scanned), grid=grid, most_above=read.most_above_scan)
 
-    def looked(name: str, look: Look, *, least_score: float) -> tuple[LesionFinding, ...]:
-        started = time.monotonic()
-        before_each = run.stop_if_cancelled
-        found = look(
+    lesions = believed(lesions)
+    again = partial(second_look.look_again, give_up_score=read.give_up_score)
+    looks: dict[str, tuple[Look, float]] = {"second_look": (again, read.candidate_score)} if read.second_look else {}
+    looks["boxes"] = box_support.with_boxes, max(read.candidate_score, read.box_score)
+    for name, (look, least_score) in looks.items():
+        looked = time.monotonic()
+        lesions = look(
             source,
             engine,
             lesions,
             mpp=read.mpp,
             least_score=least_score,
             on_progress=on_progress,
-            before_each=before_each,
+            before_each=run.stop_if_cancelled,
         )
-        seconds[name] = time.monotonic() - started
-        return found
-
-    lesions = believed(lesions, looked_at=False)
-    if read.second_look:
-        again = partial(second_look.look_again, give_up_score=read.give_up_score, least_looks=read.least_looks)
-        lesions = believed(looked("second_look", again, least_score=read.candidate_score), looked_at=True)
-    lesions = looked("boxes", box_support.with_boxes, least_score=max(read.candidate_score, read.box_score))
+        lesions = believed(lesions)
+        seconds[name] = time.monotonic() - looked
     blur = find_blur(maps.sharpness, maps.read, overview.rgb, mpp=run.first_mpp)
     found = _result(p, lesions, wanted, maps, overview, blur, grid, model, run, seconds)
     found.seconds["total"] = time.monotonic() - started

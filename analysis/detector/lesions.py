@@ -1,7 +1,7 @@
 """From the whole-slide probability map to metastases."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -56,11 +56,9 @@ def find_foci(p: NDArray[np.float32], *, rules: LesionRules) -> tuple[NDArray[np
     return labels, found
 
 
-def candidates(lesions: Sequence[LesionFinding], *, least_score: float, at_least: int = 0) -> Sequence[LesionFinding]:
-    """Those that are worth a closer look: of `least_score`, or `at_least` so many, at most MOST_CANDIDATES. `lesions`
-    strongest first."""
-    strong = sum(lesion.score >= least_score for lesion in lesions)
-    return lesions[: min(max(strong, at_least), MOST_CANDIDATES)]
+def candidates(lesions: Iterable[LesionFinding], *, least_score: float) -> list[LesionFinding]:
+    """Those that are worth a closer look: of `least_score`, at most MOST_CANDIDATES. `lesions` strongest first."""
+    return [lesion for lesion in lesions if lesion.score >= least_score][:MOST_CANDIDATES]
 
 
 @dataclass(frozen=True)

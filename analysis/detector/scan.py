@@ -83,31 +83,20 @@ def _widened(cells: Cells, rim: int) -> Cells:
 
 
 def capped(
-    lesions: Sequence[LesionFinding],
-    scanned: Probabilities,
-    *,
-    grid: Grid,
-    rules: ReadConfig,
-    looked_at: bool = False,
+    lesions: Sequence[LesionFinding], scanned: Probabilities, *, grid: Grid, most_above: float
 ) -> tuple[LesionFinding, ...]:
-    """The same lesions, strongest first; what one is believed by more than `most_above_scan`, in log odds, above what the scan
-    believes in its place, counts by `above_scan_share`. `looked_at`: only those that were looked at again."""
-    believed = [
-        lesion if looked_at and lesion.second_look is None else _beside_the_scan(lesion, scanned, grid, rules)
-        for lesion in lesions
-    ]
+    """The same lesions, strongest first; none is believed by more than `most_above`, in log odds, than the scan believes in
+    its place."""
+    believed = [dataclasses.replace(le, score=_at_most(le, scanned, grid, most_above)) for le in lesions]
     believed.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(dataclasses.replace(lesion, rank=rank) for rank, lesion in enumerate(believed, start=1))
 
 
-def _beside_the_scan(lesion: LesionFinding, scanned: Probabilities, grid: Grid, rules: ReadConfig) -> LesionFinding:
+def _at_most(lesion: LesionFinding, scanned: Probabilities, grid: Grid, most_above: float) -> float:
     left, top = _floor(lesion.bbox0[0] / grid.cell_x0), _floor(lesion.bbox0[1] / grid.cell_y0)
     right, bottom = math.ceil(lesion.bbox0[2] / grid.cell_x0 - 1e-6), math.ceil(lesion.bbox0[3] / grid.cell_y0 - 1e-6)
     said = float(np.sort(scanned[top:bottom, left:right], axis=None)[-SCORE_CELLS:].mean())
-    limit = logit(said) + rules.most_above_scan
-    above = max(logit(lesion.score) - limit, 0.0)
-    score = min(lesion.score, round(sigmoid(limit + rules.above_scan_share * above), 4))
-    return dataclasses.replace(lesion, score=score)
+    return min(lesion.score, round(sigmoid(logit(said) + most_above), 4))
 
 
 def _floor(value: float) -> int:

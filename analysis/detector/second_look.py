@@ -44,17 +44,15 @@ def look_again(
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
     give_up_score: float = 0.0,
-    least_looks: int = 0,
 ) -> tuple[LesionFinding, ...]:
-    """The same lesions, strongest first by both looks together; only the candidates of `least_score` are looked at again, and
-    the `least_looks` strongest finds whatever their score.
+    """The same lesions, strongest first by both looks together; only the candidates of `least_score` are looked at again.
 
     `mpp` is what the network reads; `before_each` may raise to stop.
 
     The score of a candidate becomes the mean in log odds of the first look and of each network's second. What is not looked
     at again keeps its score. Where that mean is below `give_up_score` after the first ways up (IN_TURN), it stays at them.
     """
-    chosen = candidates(lesions, least_score=least_score, at_least=least_looks)
+    chosen = candidates(lesions, least_score=least_score)
     fields = [_field(source, lesion, mpp=mpp) for lesion in chosen]
     source.prefetch(fields)
     looked: list[LesionFinding] = []

@@ -78,9 +78,8 @@ def test_a_model_version_with_a_retired_key_is_still_good() -> None:
 def test_a_card_from_before_the_second_look_is_read_as_it_was() -> None:
     raw = config_from_dict({}).to_json()
     assert config_of_card(raw).read.second_look is True
-    for name in ("second_look", "candidate_score", "give_up_score", "box_score", "above_scan_share", "least_looks"):
+    for name in ("second_look", "candidate_score", "give_up_score", "box_score"):
         del raw["read"][name]
     read = config_of_card(raw).read
     assert (read.second_look, read.candidate_score, read.give_up_score, read.box_score) == (False, 0.0, 0.0, 0.0)
-    assert (read.above_scan_share, read.least_looks) == (0.0, 0)
     assert config_of_card({}).read.second_look is False

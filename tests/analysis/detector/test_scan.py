@@ -177,33 +177,9 @@ def test_no_find_is_believed_much_more_than_the_scan_believes() -> None:
     lesions = find_lesions(p, grid=GRID, rules=LesionRules(seed=0.6, grow=0.5))
     scanned = np.full_like(p, 0.02)
     scanned[20:28, 20:28], scanned[50:54, 70:74] = 0.3, 0.8
-    rules = ReadConfig(most_above_scan=1.75, above_scan_share=0.0)
-    believed = scan.capped(lesions, scanned, grid=GRID, rules=rules)
+    believed = scan.capped(lesions, scanned, grid=GRID, most_above=1.75)
     assert [lesion.rank for lesion in believed] == [1, 2]
     assert believed[0] == dataclasses.replace(lesions[1], rank=1)  # supported: as it was
     assert believed[1].score == pytest.approx(sigmoid(logit(0.3) + 1.75), abs=1e-3)
     assert believed[1].peak == lesions[0].peak
-    assert scan.capped(lesions, scanned, grid=GRID, rules=dataclasses.replace(rules, most_above_scan=20.0)) == lesions
-    # said twice it is the same
-    assert scan.capped(believed, scanned, grid=GRID, rules=rules) == believed
-
-
-def test_what_is_above_the_limit_counts_by_its_share_and_only_once() -> None:
-    p = np.zeros((GRID.rows, GRID.cols), np.float32)
-    p[20:28, 20:28], p[50:58, 70:78] = 0.95, 0.9
-    first, second = find_lesions(p, grid=GRID, rules=LesionRules(seed=0.6, grow=0.5))
-    scanned = np.full_like(p, 0.2)
-    limit = logit(0.2) + 1.0
-    rules = ReadConfig(most_above_scan=1.0, above_scan_share=0.5)
-    believed = scan.capped([first, second], scanned, grid=GRID, rules=rules)
-    expected = [sigmoid(limit + 0.5 * (logit(score) - limit)) for score in (0.95, 0.9)]
-    assert [lesion.score for lesion in believed] == pytest.approx(expected, abs=1e-3)
-    # after the second looks only those are judged anew that were looked at
-    again = [dataclasses.replace(believed[0], score=0.95, second_look=0.99), believed[1]]
-    judged = scan.capped(again, scanned, grid=GRID, rules=rules, looked_at=True)
-    assert [lesion.score for lesion in judged] == pytest.approx(expected, abs=1e-3)
-    assert judged[1] == believed[1]
-    # all that is above counts: nothing is taken away
-    assert scan.capped(again, scanned, grid=GRID, rules=dataclasses.replace(rules, above_scan_share=1.0)) == tuple(
-        again
-    )
+    assert scan.capped(lesions, scanned, grid=GRID, most_above=20.0) == lesions

@@ -105,9 +105,7 @@ def test_what_the_scan_does_not_see_standard_hardly_believes(
     small_network: Detector, noise_slide: ArraySource, tmp_path: Path
 ) -> None:
     blind = saved(tmp_path, small_network, saying(Detector(SCAN.network), 0.01))
-    config = dataclasses.replace(
-        blind.config, read=dataclasses.replace(READ, most_above_scan=1.0, above_scan_share=0.0)
-    )
+    config = dataclasses.replace(blind.config, read=dataclasses.replace(READ, most_above_scan=1.0))
     doubted = detect(noise_slide, dataclasses.replace(blind, config=config))
     trusted = detect(noise_slide, dataclasses.replace(blind, config=config, scanner=None))
     assert np.array_equal(doubted.heatmap, trusted.heatmap)

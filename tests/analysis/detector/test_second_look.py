@@ -147,24 +147,3 @@ def test_no_more_than_the_most_candidates_are_read_and_stopping_stops(
     kept = look(weak)
     assert all(one.second_look is None for one in kept)
     assert calls == 3
-
-
-def test_the_strongest_finds_are_looked_at_again_whatever_their_score(
-    noise_slide: ArraySource, small_model: LoadedModel
-) -> None:
-    (lesion, *_) = detect(noise_slide, small_model).lesions
-    x, y = lesion.peak
-    lesions = tuple(dataclasses.replace(lesion, rank=n + 1, score=0.3 - n / 50, peak=(x, y + 8 * n)) for n in range(4))
-    for at_least, looked_at in ((0, 0), (2, 2), (9, 4)):
-        found = look_again(
-            noise_slide,
-            open_engine(small_model),
-            lesions,
-            mpp=1.0,
-            least_score=1.1,
-            on_progress=lambda *_: None,
-            before_each=lambda: None,
-            least_looks=at_least,
-        )
-        again = {lesion.peak for lesion in found if lesion.second_look is not None}
-        assert again == {lesion.peak for lesion in lesions[:looked_at]}
