@@ -1,8 +1,9 @@
 """Let a leaner network read: `python -m analysis.detector.slim MODEL --out FOLDER --version NAME [--steps 1800] [--start LEAN]`.
 
 It is taught, without labels, to say what the network says that read until now, and with it the one that looks again, if there
-is one (`training/lean_network.py`), for half of the time. That network does not go: where no other looks again at the candidates yet (`look.py`), it does. What was fitted to or
-measured on slides is left out of the card, and so is what patches said of the network before: evaluate and calibrate anew.
+is one (`training/lean_network.py`), for half of the time. That network does not go: where no other looks again at the
+candidates yet (`look.py`), it does. What was fitted to or measured on slides is left out of the card, and so is what patches
+said of the network before: evaluate and calibrate anew.
 """
 
 import dataclasses

@@ -79,10 +79,11 @@ def _mirror(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def key_of(patches: PatchSet, hard: PatchSet) -> str:
-    """Names the tissue that patches can give."""
+    """Names the tissue that patches can give: by their pixels, for the same patch may have been compressed since."""
     digest = hashlib.sha256()
-    for ids in (patches.ids, hard.ids):
-        digest.update("\n".join(sorted(str(i) for i in ids)).encode() + b"\0")
+    for some in (patches, hard):
+        digest.update("\n".join(sorted(str(i) for i in some.ids)).encode() + b"\0")
+        digest.update(np.ascontiguousarray(some.rgb[np.argsort(some.ids)]).data)
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """Which patches and regions a training run learns from."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,9 @@ def test_sheets_are_made_once_for_the_same_tissue(tmp_path: Path) -> None:
     assert len(kept) == 1
     assert (first.tumour == again.tumour).all()
     assert key_of(patch_set(3), patch_set(2)) != key_of(patch_set(4), patch_set(2))
+    assert key_of(patch_set(3).where(np.array([2, 0, 1])), patch_set(2)) == key
+    brighter = dataclasses.replace(patch_set(3), rgb=patch_set(3).rgb + 1)
+    assert key_of(brighter, patch_set(2)) != key
 
 
 def test_a_region_maker_resamples_to_the_wanted_side(tmp_path: Path) -> None:
