@@ -1,4 +1,4 @@
-"""Let a leaner network read: `python -m analysis.detector.slim MODEL --out FOLDER --version NAME [--steps 1800] [--start LEAN]`.
+"""Let a leaner network read: `python -m analysis.detector.slim MODEL --out FOLDER --version NAME [--steps 1800] [--start MODEL]`.
 
 It is taught, without labels, to say what the network says that read until now, and with it the one that looks again, if there
 is one (`training/lean_network.py`), for half of the time. That network does not go: where no other looks again at the
@@ -18,8 +18,8 @@ from analysis.detector.training import lean_network
 from analysis.detector.training.eight_bits import judge_eight_bits
 from analysis.detector.training.test_fold import score_test_fold
 from analysis.detector.training.validation import validation_figures, worth
-from analysis.detector.version_command import make_version, parser_of, say_to_stderr, training_material
-from analysis.detector.weights import LoadedModel, load_model, save_model
+from analysis.detector.version_command import make_taught_version, training_material
+from analysis.detector.weights import LoadedModel, save_model
 
 STEPS, FIELDS = 1800, 3000
 SEED, CANDIDATE = 0.5, 0.65
@@ -97,23 +97,8 @@ def _card_of(model: LoadedModel) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = parser_of("slim", __doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument(
-        "--start", type=Path, metavar="LEAN", help="folder of a version whose lean network goes on learning"
-    )
-    return make_version(
-        parser,
-        arguments,
-        lambda model, options: with_lean_reader(
-            model,
-            options.out,
-            version=options.version,
-            steps=options.steps,
-            start=load_model(options.start) if options.start else None,
-            say=say_to_stderr,
-        ),
-    )
+    others = {"start": "folder of a version whose lean network goes on learning"}
+    return make_taught_version("slim", __doc__.splitlines()[0], arguments, with_lean_reader, steps=STEPS, others=others)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -44,38 +44,38 @@ def make_version(
     return 0
 
 
-def say_to_stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 # -- versions with a network that was taught -----------------------------------------------------------------------------
 
 
-class Teaching(Protocol):
-    """Writes a version into `folder` and returns the SHA-256 of its weights; `say` is told how far it is."""
-
-    def __call__(
-        self, model: LoadedModel, folder: Path, *, version: str, steps: int, say: Callable[[str], None]
-    ) -> str: ...
-
-
 def make_taught_version(
-    name: str, description: str, arguments: Sequence[str] | None, make: Teaching, *, steps: int
+    name: str,
+    description: str,
+    arguments: Sequence[str] | None,
+    make: Callable[..., str],
+    *,
+    steps: int,
+    others: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """As `make_version`, with `--steps` (so many where it is not given)."""
+    """As `make_version`, with `--steps` (so many where it is not given). `others`: further options that name the folder of a
+    version, with their help.
+
+    `make(model, folder, version=, steps=, say=)` writes the version into `folder` and returns the SHA-256 of its weights; `say`
+    is told how far it is. Of `others` it is given each by its name: the version, or None.
+    """
     parser = parser_of(name, description)
     parser.add_argument("--steps", type=int, default=steps)
-    return make_version(
-        parser,
-        arguments,
-        lambda model, options: make(
-            model,
-            options.out,
-            version=options.version,
-            steps=options.steps,
-            say=say_to_stderr,
-        ),
-    )
+    for option, help_of in others.items():
+        parser.add_argument(f"--{option}", type=Path, metavar="MODEL", help=help_of)
+
+    def taught(model: LoadedModel, options: argparse.Namespace) -> str:
+        given = {option: load_model(folder) if (folder := getattr(options, option)) else None for option in others}
+        return make(model, options.out, version=options.version, steps=options.steps, say=_say_to_stderr, **given)
+
+    return make_version(parser, arguments, taught)
+
+
+def _say_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
