@@ -19,7 +19,15 @@ BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "efficientnet-lite0-lean", 
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability", "suspicious_probability")}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
-BEFORE = {"read": {"candidate_score": 0.0, "second_look": False, "give_up_score": 0.0, "box_score": 0.0}}
+BEFORE = {
+    "read": {
+        "candidate_score": 0.0,
+        "second_look": False,
+        "give_up_score": 0.0,
+        "box_score": 0.0,
+        "bridge_probability": 1.0,
+    }
+}
 """What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
 DEVICES = ("auto", "cpu", "cuda")
@@ -235,6 +243,10 @@ class ReadConfig:
     scan_mpp: float = 2.0
     seed_probability: float = 0.6
     grow_probability: float = 0.5
+    bridge_probability: float = 0.25
+    """Foci farther apart than 75 um, and nearer than 150 um, are one metastasis where what lies between them has this probability;
+    1: never. On 105 composed validation slides with tumour 0.2 to 0.3 leave 3 to 6 of 148 metastases in pieces, 1 leaves 12; no
+    more of them are taken for one."""
     scan_score: float = 0.5
     """`fast`: a find of the scan of this score is glanced at, at `mpp`."""
     scan_grow_probability: float = 0.4

@@ -139,7 +139,7 @@ def detect(
     measured = time.monotonic()
     on_progress("lesions", 0.0)
     read = model.config.read
-    lesions = find_lesions(p, grid=grid, rules=LesionRules(seed=read.seed_probability, grow=read.grow_probability))
+    lesions = find_lesions(p, grid=grid, rules=LesionRules.of(read))
     on_progress("lesions", 1.0)
     seconds = {"read": tissue_seconds + run.clock.read, "network": run.clock.network}
     seconds["lesions"] = time.monotonic() - measured

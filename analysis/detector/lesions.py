@@ -7,17 +7,19 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.ndimage import find_objects, label
 from scipy.spatial import ConvexHull, QhullError
 
+from analysis.detector.configuration import ReadConfig
 from analysis.detector.detection import LesionFinding, Point
 from analysis.detector.outline_tracing import mask_polygon
 from analysis.detector.reading_plan import MAP_MPP, Grid
 from analysis.metrics.staging import size_class
-from slides.wsi.morphology import grown, square
+from slides.wsi.morphology import grown
 
 JOIN_UM = 75.0
 """Foci nearer than this are one metastasis, as the CAMELYON evaluation counts them."""
+BRIDGE_UM = 150.0
 MIN_DIAMETER_UM = 25.0
 BORDERLINE_PROBABILITIES = (0.3, 0.5, 0.7)
 SCORE_CELLS = 16
@@ -33,6 +35,12 @@ class LesionRules:
     grow: float
     """... and extends as far as this one."""
     join_um: float = JOIN_UM
+    bridge: float = 1.0
+    """Foci nearer than BRIDGE_UM are one metastasis, too, where what lies between them has this probability; 1: never."""
+
+    @classmethod
+    def of(cls, read: ReadConfig) -> "LesionRules":
+        return cls(seed=read.seed_probability, grow=read.grow_probability, bridge=read.bridge_probability)
 
 
 def find_lesions(p: NDArray[np.float32], *, grid: Grid, rules: LesionRules) -> tuple[LesionFinding, ...]:
@@ -47,7 +55,7 @@ def find_foci(p: NDArray[np.float32], *, rules: LesionRules) -> tuple[NDArray[np
     """Lesions before they are measured, which costs more than finding them: the cells of each by its number, and what is
     known of it."""
     labels: NDArray[np.int32]
-    labels, _ = label(_joined(p >= rules.grow, join_um=rules.join_um), structure=_EIGHT)
+    labels, _ = label(_one_metastasis(p, rules=rules), structure=_EIGHT)
     found = []
     for number, slices in enumerate(find_objects(labels), start=1):
         focus = Focus(number, p[slices], labels[slices] == number, row0=slices[0].start, col0=slices[1].start)
@@ -101,31 +109,33 @@ class Focus:
         return cells[self.row0 : self.row0 + rows, self.col0 : self.col0 + cols]
 
 
-def _joined(mask: NDArray[np.bool_], *, join_um: float) -> NDArray[np.bool_]:
-    """Morphological closing by half of `join_um`: nearer foci get a bridge, holes wider than that stay."""
-    radius = join_um / 2 / MAP_MPP
-    if radius < 1 or not mask.any():
-        return mask
+def _one_metastasis(p: NDArray[np.float32], *, rules: LesionRules) -> NDArray[np.bool_]:
+    """Cells of `grow`, with what joins those of one metastasis."""
+    seen = p >= rules.grow
+    joined = _closed(seen, um=rules.join_um)
+    if rules.bridge < rules.grow:
+        joined |= _closed(seen, um=BRIDGE_UM) & (p >= rules.bridge)
+    return joined
+
+
+def _closed(mask: NDArray[np.bool_], *, um: float) -> NDArray[np.bool_]:
+    """Morphological closing by half of `um`: nearer foci get a bridge, holes wider than that stay."""
+    near = _nearer_than(um / 2 / MAP_MPP)
+    reach = len(near) - 1
+    if not reach or not mask.any():
+        return mask.copy()
     ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    around = math.ceil(radius) + 2  # so that the edge of a cut-out does not erode what touches it
     cut = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
-    padded = np.pad(mask[cut], around)
-    closed = padded.copy()
-    near, parts = _apart(padded, around)
-    for number, part in enumerate(parts, start=1):
-        grown = distance_transform_edt(~padded[part]) < radius
-        closed[part] |= (distance_transform_edt(grown) >= radius) & (near[part] == number)
+    widened = grown(np.pad(mask[cut], 2 * reach), near)  # so that the edge of the cut-out is as far as bare tissue
     out = mask.copy()
-    out[cut] = closed[around:-around, around:-around]
+    out[cut] |= ~grown(~widened, near)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
     return out
 
 
-def _apart(mask: NDArray[np.bool_], around: int) -> tuple[NDArray[np.int32], list[tuple[slice, slice]]]:
-    """What lies within `around` cells of `mask`, numbered piece by piece, and the rectangle of each. True cells of different
-    pieces are more than twice as far apart. Together the rectangles are mostly far smaller than the map."""
-    labels: NDArray[np.int32]
-    labels, _ = label(grown(mask, square(around)), structure=_EIGHT)
-    return labels, find_objects(labels)
+def _nearer_than(radius: float) -> list[int]:
+    """Half widths (`morphology.grown`) of all cells whose centres lie nearer than `radius` cells."""
+    reach = math.ceil(radius) - 1
+    return [math.ceil(math.sqrt(radius * radius - d * d)) - 1 for d in range(reach + 1)]
 
 
 def _measure(focus: Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
@@ -154,7 +164,7 @@ def _measure(focus: Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
 
 def _class_at(focus: Focus, probability: float, rules: LesionRules) -> str | None:
     """The size class if the edge were drawn at `probability`; None when nothing is left there."""
-    mask = _joined((focus.p >= probability) & focus.shape, join_um=rules.join_um)
+    mask = _closed((focus.p >= probability) & focus.shape, um=rules.join_um)
     labels, n = label(mask, structure=_EIGHT)
     if not n:
         return None

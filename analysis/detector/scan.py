@@ -72,7 +72,7 @@ def _lay(cells: NDArray[np.float32], onto: Probabilities, laid: Cells, *, row: i
 def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfig) -> Cells:
     """Cells of `tissue` not measured yet that a find of the `measured` ones goes on into, and what surrounds them."""
     known = np.where(measured, p, np.float32(0))
-    labels, foci = find_foci(known, rules=LesionRules(seed=rules.seed_probability, grow=rules.grow_probability))
+    labels, foci = find_foci(known, rules=LesionRules.of(rules))
     candidates = [focus.number for focus in foci if focus.score >= rules.candidate_score]
     reached = _widened(np.isin(labels, candidates), 1) & tissue & ~measured
     return _widened(reached, RIM_CELLS) & tissue & ~measured

@@ -78,8 +78,10 @@ def test_a_model_version_with_a_retired_key_is_still_good() -> None:
 def test_a_card_from_before_the_second_look_is_read_as_it_was() -> None:
     raw = config_from_dict({}).to_json()
     assert config_of_card(raw).read.second_look is True
-    for name in ("second_look", "candidate_score", "give_up_score", "box_score"):
+    assert config_of_card(raw).read.bridge_probability < 1
+    for name in ("second_look", "candidate_score", "give_up_score", "box_score", "bridge_probability"):
         del raw["read"][name]
     read = config_of_card(raw).read
     assert (read.second_look, read.candidate_score, read.give_up_score, read.box_score) == (False, 0.0, 0.0, 0.0)
+    assert read.bridge_probability == 1
     assert config_of_card({}).read.second_look is False

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,27 @@ def test_foci_nearer_than_75_um_are_one_metastasis(gap_um: int, count: int) -> N
     p[200:240, 200:240] = 0.8
     p[200:240, 240 + gap_um // 8 : 280 + gap_um // 8] = 0.8
     assert len(find_lesions(p, grid=GRID, rules=RULES)) == count
+
+
+@pytest.mark.parametrize(
+    ("gap_um", "between", "bridge", "count"),
+    [(104, 0.3, 0.25, 1), (104, 0.2, 0.25, 2), (104, 0.3, 1.0, 2), (136, 0.3, 0.25, 1), (168, 0.3, 0.25, 2)],
+)
+def test_foci_farther_apart_are_one_metastasis_if_what_lies_between_could_be(
+    gap_um: int, between: float, bridge: float, count: int
+) -> None:
+    p = np.full((GRID.rows, GRID.cols), between, np.float32)
+    gap = gap_um // 8
+    p[200:240, 200:240] = 0.8
+    p[200:240, 240 + gap : 280 + gap] = 0.8
+    lesions = find_lesions(p, grid=GRID, rules=replace(RULES, bridge=bridge))
+    assert len(lesions) == count
+    whole = (80 + gap) * 8 if count == 1 else 40 * 8
+    assert lesions[0].longest_diameter_mm * 1000 == pytest.approx(math.hypot(whole, 40 * 8), abs=0.1)
+    # the bridge is drawn, and no wider than the foci that it joins
+    area = 2 * 40 * 40 + 40 * gap if count == 1 else 40 * 40
+    assert lesions[0].area_mm2 == pytest.approx(area * 8 * 8 / 1e6, rel=0.05)
+    assert lesions[0].score == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(("smooth", "share"), [(1, 0.001), (3, 0.01), (6, 0.03), (20, 0.3)])
