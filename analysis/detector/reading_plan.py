@@ -28,8 +28,9 @@ WINDOW_BYTES_OF_LARGE_MAP = 928 * 928 * 180
 LARGE_MAP_CELLS = 8_000_000
 """From here on the maps themselves need some hundred megabytes, and windows are smaller. 100,000 x 80,000 px at 0.25 um/px
 have 7.8 million cells."""
-WINDOW_COST_PX = 20_000
-"""What a window costs beside its pixels (a request, a call), in pixels."""
+WINDOW_COST_PX = 400_000
+"""What a window costs beside its pixels, in pixels: OpenVINO makes its convolutions anew for each size, which takes some 35 ms in
+8 bits, and the memory of a large window is new, too. A million pixels of the reading's network take 50 to 90 ms."""
 
 Rectangle = tuple[int, int, int, int]
 """row0, row1, col0, col1 in map cells; row1 and col1 lie outside."""

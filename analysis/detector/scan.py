@@ -21,8 +21,9 @@ from analysis.detector.reading_plan import Grid
 from analysis.detector.second_look import glance, strongest
 from slides.wsi.morphology import grown, square
 
-RIM_CELLS = 4
-"""What is read around the finds of the scan at first; where one reaches further, more is read."""
+RIM_CELLS = 8
+"""What is read around the finds of the scan at first; where one reaches further, more is read. With 4 cells two windows of three
+were for that, each for a few cells."""
 
 Probabilities = NDArray[np.float32]
 Cells = NDArray[np.bool_]
