@@ -38,11 +38,17 @@ def stain_statistics(rgb: NDArray[np.uint8]) -> dict[str, float]:
     """rgb (n, 3) of tissue; empty without any. Densities are natural logarithms of 256 / (value + 1)."""
     if not len(rgb):
         return {}
-    density = -np.log((rgb.astype(np.float32) + 1) / 256)
-    mean = density.mean(axis=0, dtype=np.float64)
+    colours = [np.ascontiguousarray(rgb[:, colour]) for colour in range(3)]
+    # how often each value occurs says as much as the values, and each is worked out once
+    density = -np.log((np.arange(256) + 1) / 256)
+    mean = np.array([np.bincount(colour, minlength=256) @ density / len(rgb) for colour in colours])
     amounts = mean @ _UNMIX  # linear: the amount of the mean is the mean of the amounts
-    brightest = rgb.max(axis=1).astype(np.float32)
-    saturation = float(((brightest - rgb.min(axis=1)) / np.maximum(brightest, 1)).mean(dtype=np.float64))
+    red, green, blue = colours
+    brightest = np.maximum(np.maximum(red, green), blue)
+    darkest = np.minimum(np.minimum(red, green), blue)
+    pairs = np.bincount(brightest.astype(np.intp) * 256 + darkest, minlength=256 * 256)
+    level = np.arange(256.0)
+    saturation = pairs @ ((level[:, None] - level) / np.maximum(level[:, None], 1)).ravel() / len(rgb)
     values = (*mean, amounts[0], amounts[1], saturation)
     return {name: round(float(value), 4) for name, value in zip(STAIN, values, strict=True)}
 

@@ -47,15 +47,20 @@ def cell_sharpness(rgb: NDArray[np.uint8], cell_px: int) -> NDArray[np.float32]:
     Every second row is enough. The outermost pixels have no Laplacian: the window's margin must hold them.
     """
     green = rgb[..., 1].astype(np.int16)
-    squares = np.zeros((green.shape[0] // 2, green.shape[1]), np.float32)
-    middle = green[2:-1:2, 1:-1]
-    sides = green[2:-1:2, :-2] + green[2:-1:2, 2:] + green[1:-2:2, 1:-1] + green[3::2, 1:-1]
-    edge = (4 * middle - sides).astype(np.float32)
-    squares[1 : 1 + len(edge), 1:-1] = edge * edge
+    squares = np.zeros((green.shape[0] // 2, green.shape[1]), np.int32)
+    edge = 4 * green[2:-1:2, 1:-1]
+    for side in (green[2:-1:2, :-2], green[2:-1:2, 2:], green[1:-2:2, 1:-1], green[3::2, 1:-1]):
+        edge -= side
+    np.multiply(edge, edge, out=squares[1 : 1 + len(edge), 1:-1], dtype=np.int32)
     rows, cols = green.shape[0] // cell_px, green.shape[1] // cell_px
     half = cell_px // 2
-    cells = squares[: rows * half, : cols * cell_px].reshape(rows, half, cols, cell_px).mean(axis=(1, 3))
-    root: NDArray[np.float32] = np.sqrt(cells).astype(np.float32)
+    lines = squares[: rows * half : half].copy()
+    for k in range(1, half):
+        lines += squares[k : rows * half : half]
+    sums = lines[:, : cols * cell_px : cell_px].copy()
+    for k in range(1, cell_px):
+        sums += lines[:, k : cols * cell_px : cell_px]
+    root: NDArray[np.float32] = np.sqrt(sums / np.float32(half * cell_px)).astype(np.float32)
     return root
 
 

@@ -15,10 +15,11 @@ def grown(mask: Mask, half_widths: Sequence[int]) -> Mask:
     """
     out = np.zeros(mask.shape, np.bool_)
     wide, reach = mask.copy(), 0
+    before = np.empty_like(wide)  # once: memory that is new costs more than what is done in it
     for d in range(min(len(half_widths), len(mask)) - 1, -1, -1):  # further away there are no rows
         while reach < half_widths[d]:  # at the edge a cell has grown to one side only: a longer step would leave a gap
             step = min(reach + 1, half_widths[d] - reach)
-            before = wide.copy()
+            np.copyto(before, wide)
             wide[:, step:] |= before[:, :-step]
             wide[:, :-step] |= before[:, step:]
             reach += step

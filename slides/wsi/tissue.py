@@ -57,10 +57,17 @@ def _smooth_density(rgb: Rgb, white: npt.NDArray[np.float32]) -> np.ndarray:
 
 def _background(rgb: Rgb) -> npt.NDArray[np.float32]:
     """Colour of the slide's own glass, which is not always white."""
-    bright = rgb[_least(rgb) >= 200]
-    enough = len(bright) > rgb[..., 0].size // 50
-    white = [np.median(bright[:, colour]) for colour in range(3)] if enough else [245.0] * 3
+    bright = _least(rgb) >= 200
+    counts = [np.bincount(rgb[..., colour][bright], minlength=256) for colour in range(3)]
+    enough = counts[0].sum() > rgb[..., 0].size // 50
+    white = [_median(count) for count in counts] if enough else [245.0] * 3
     return np.array(white, np.float32)
+
+
+def _median(counts: npt.NDArray[np.intp]) -> float:
+    """Of values that occur so often: value n `counts[n]` times."""
+    upto, last = np.cumsum(counts), int(counts.sum()) - 1
+    return float(np.searchsorted(upto, [last // 2 + 1, (last + 1) // 2 + 1]).mean())
 
 
 def _optical_density(rgb: Rgb, white: npt.NDArray[np.float32]) -> np.ndarray:

@@ -37,6 +37,17 @@ def test_the_stain_amounts_are_those_that_made_the_colour(haematoxylin: float, e
     assert stain_statistics(np.zeros((0, 3), np.uint8)) == {}
 
 
+def test_statistics_are_the_means_over_the_pixels() -> None:
+    rgb = np.random.default_rng(2).integers(0, 256, (999, 3), dtype=np.uint8)
+    rgb[0] = 0
+    found = stain_statistics(rgb)
+    values = rgb.astype(np.float64)
+    density = -np.log((values + 1) / 256).mean(axis=0)
+    assert [found[f"density_{colour}"] for colour in "rgb"] == pytest.approx(density, abs=6e-5)
+    saturation = (values.max(axis=1) - values.min(axis=1)) / np.maximum(values.max(axis=1), 1)
+    assert found["saturation"] == pytest.approx(saturation.mean(), abs=6e-5)
+
+
 def test_mean_features_weigh_windows_by_their_cells() -> None:
     a, b = np.full((2, 3, 4), 1.0, np.float32), np.full((2, 1, 4), 5.0, np.float32)
     assert mean_features([feature_sum(a), feature_sum(b)]) == (2.0, 2.0)
