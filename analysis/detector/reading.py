@@ -36,8 +36,10 @@ USUAL_MARGIN_PX = {16: (192, 128), 32: (384, 256)}
 """By the backbone's stride: how far from a cut window the dense map still differs by 1e-3, and by 0.02 (for the scan),
 as `python -m analysis.detector.influence` measures. In floats 160 px are enough at stride 16; in 8 bits what is left of
 the cut there is now and then rounded up to a step, and at 192 px nothing of it is left."""
-_KEPT = ("p", "failed", "sharpness", "features")
-"""What is kept of a window."""
+_KEPT = ("p", "failed")
+"""What is kept of a window ..."""
+_KEPT_AT_FIRST = (*_KEPT, "sharpness", "features")
+"""... and of those of the first pass over the slide."""
 
 
 class DetectionCancelled(Exception):
@@ -191,7 +193,8 @@ class SlideReading:
         names = [f"{stage}{part}-{i:05d}-{zlib.crc32(repr(block).encode()):08x}" for i, block in enumerate(blocks)]
         stored = [self.store.get(name) for name in names]
         missing = [w for block, known in zip(blocks, stored, strict=True) if known is None for w in block]
-        answers = self._answers(missing, pool, engine)
+        answers = self._answers(missing, pool, engine, first=first)
+        kept = _KEPT_AT_FIRST if first else _KEPT
         done = 0
         for i, (block, known) in enumerate(zip(blocks, stored, strict=True)):
             parts: Arrays = known if known is not None else {}
@@ -200,27 +203,31 @@ class SlideReading:
                     parts |= {f"{n}.{key}": value for key, value in next(answers).items()}
                 else:
                     self.stop_if_cancelled()
-                self._keep(window, {key: parts[f"{n}.{key}"] for key in _KEPT}, wanted, first=first, scanning=scanning)
+                self._keep(window, {key: parts[f"{n}.{key}"] for key in kept}, wanted, first=first, scanning=scanning)
                 done += 1
                 self.on_progress(stage, done / len(windows))
             if known is None:
                 self.store.put(names[i], parts)
         engine.rest()  # what comes next, other windows or the maps of a large slide, needs the memory
 
-    def _answers(self, windows: list[Window], pool: ThreadPoolExecutor, engine: Engine) -> Iterator[Arrays]:
+    def _answers(
+        self, windows: list[Window], pool: ThreadPoolExecutor, engine: Engine, *, first: bool
+    ) -> Iterator[Arrays]:
         """In the order of `windows`, a few of them computed at once."""
         self.source.prefetch(self._wanted_pixels(w) for w in windows)
-        for parts, seconds in side_by_side(pool, self._calls(windows, engine), at_once=engine.workers):
+        for parts, seconds in side_by_side(pool, self._calls(windows, engine, first=first), at_once=engine.workers):
             self.clock.network += seconds
             yield parts
 
-    def _calls(self, windows: list[Window], engine: Engine) -> Iterator[Callable[[], tuple[Arrays, float]]]:
+    def _calls(
+        self, windows: list[Window], engine: Engine, *, first: bool
+    ) -> Iterator[Callable[[], tuple[Arrays, float]]]:
         for window in windows:
             self.stop_if_cancelled()
             before = time.monotonic()
             pixels = self.source.read_at_mpp(*self._wanted_pixels(window))
             self.clock.read += time.monotonic() - before
-            yield partial(self._answer, window, pixels, engine)
+            yield partial(self._answer, window, pixels, engine, first=first)
 
     def _wanted_pixels(self, window: Window) -> Wanted:
         assert self.source.mpp_x
@@ -228,8 +235,8 @@ class SlideReading:
         x0, y0 = window.left_px * window.mpp / self.source.mpp_x, window.top_px * window.mpp / self.source.mpp_y
         return x0, y0, window.width_px, window.height_px, window.mpp
 
-    def _answer(self, window: Window, pixels: Pixels, engine: Engine) -> tuple[Arrays, float]:
-        """Of the core's cells: p (rows, cols) 16 bit, failed, sharpness; features. And its seconds."""
+    def _answer(self, window: Window, pixels: Pixels, engine: Engine, *, first: bool) -> tuple[Arrays, float]:
+        """Of the core's cells: p (rows, cols) 16 bit, failed; at first sharpness; features. And its seconds."""
         started = time.monotonic()
         side = window.cells_per_side
         reading = engine.read(pixels.rgb[None], margin_px=window.margin_px)
@@ -238,12 +245,10 @@ class SlideReading:
         failed = np.zeros(shape, bool)
         if pixels.failed.any():
             failed = _core(window, _per_cell(_without_margin(pixels.failed, window), side) > 0)
-        parts = {
-            "p": p.astype(np.uint16),
-            "failed": failed,
-            "sharpness": _sharpness(window, pixels.rgb),
-            "features": drift.feature_sum(reading.features[0]),
-        }
+        parts = {"p": p.astype(np.uint16), "failed": failed}
+        if first:
+            parts["sharpness"] = _sharpness(window, pixels.rgb)
+            parts["features"] = drift.feature_sum(reading.features[0])
         return parts, time.monotonic() - started
 
     def _keep(self, window: Window, parts: Arrays, wanted: NDArray[np.bool_], *, first: bool, scanning: bool) -> None:
