@@ -55,7 +55,15 @@ def where_to_read(
         mine[focus.shape] = np.minimum(mine[focus.shape], score)
     for (row, col), cells in zip(corners, seen, strict=True):
         _lay(cells, believed, glanced, row=row, col=col)
-    return _widened(np.isin(labels, kept) & (p >= rules.scan_score), RIM_CELLS), believed
+    return _widened(_any_of(labels, kept) & (p >= rules.scan_score), RIM_CELLS), believed
+
+
+def _any_of(labels: NDArray[np.int32], numbers: Sequence[int]) -> Cells:
+    """Where `labels` has one of `numbers`: as np.isin, by a table."""
+    chosen = np.zeros(int(labels.max(initial=0)) + 1, bool)
+    chosen[list(numbers)] = True
+    found: Cells = chosen[labels]
+    return found
 
 
 def _lay(cells: NDArray[np.float32], onto: Probabilities, laid: Cells, *, row: int, col: int) -> None:
@@ -75,7 +83,7 @@ def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfi
     known = np.where(measured, p, np.float32(0))
     labels, foci = find_foci(known, rules=LesionRules.of(rules))
     candidates = [focus.number for focus in foci if focus.score >= rules.candidate_score]
-    reached = _widened(np.isin(labels, candidates), 1) & tissue & ~measured
+    reached = _widened(_any_of(labels, candidates), 1) & tissue & ~measured
     return _widened(reached, RIM_CELLS) & tissue & ~measured
 
 
