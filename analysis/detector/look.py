@@ -25,7 +25,8 @@ def with_looker(model: LoadedModel, other: LoadedModel, folder: Path, *, version
             f"{other.version} reads at {other.config.read.mpp} um/px and {model.version} at {model.config.read.mpp}: "
             "both must know the same spacing"
         )
-    look = LookConfig(version=other.version, network=other.config.network)
+    # a network that does not look again itself does not begin to because another comes in the place of the one that does
+    look = LookConfig(version=other.version, network=other.config.network, alone=model.config.look.alone)
     config = dataclasses.replace(model.config, look=look)
     card = {**without_slides(model.card), "look": {"version": other.version, "sha256": other.sha256}}
     beside = {**model.beside, "looker": (other.network.state_dict(), other.int8)}

@@ -87,6 +87,19 @@ def test_a_model_is_stored_again_with_all_that_lies_beside_it(folders: tuple[Pat
     assert same_weights(again.looker, both.looker)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_another_network_takes_the_place_of_the_one_that_looked_as_it_did(
+    folders: tuple[Path, Path, Path], tmp_path: Path, alone: bool
+) -> None:
+    one, _, both = map(load_model, folders)
+    config = dataclasses.replace(both.config, look=dataclasses.replace(both.config.look, alone=alone))
+    look.with_looker(dataclasses.replace(both, config=config), one, tmp_path, version="other")
+    other = load_model(tmp_path)
+    assert other.config.look.version == "one"
+    assert same_weights(other.looker, one)
+    assert len(open_engine(other, "torch", workers=1).lookers) == (1 if alone else 2)
+
+
 def test_a_model_without_another_network_looks_again_by_itself(folders: tuple[Path, Path, Path]) -> None:
     engine = open_engine(load_model(folders[0]), "torch", workers=1)
     assert engine.lookers == (engine,)
