@@ -74,14 +74,15 @@ def save_model(
     looker: Beside | None = None,
 ) -> str:
     """Write weights (with the 8-bit ranges and the networks beside, if any) and card, each whole or not at all; returns
-    the weights' SHA-256."""
+    the weights' SHA-256. The version's name lies in the file, too: an installation knows a version by this digest, and the same
+    weights may be read by other rules under another name."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(state, int8 or {})
     for prefix, beside in ((SCAN_PREFIX, scanner), (LOOK_PREFIX, looker)):
         if beside is not None:
             tensors |= {prefix + name: value for name, value in _tensors(*beside).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
-    save_file(tensors, unfinished)
+    save_file(tensors, unfinished, metadata={"version": version})
     unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
     os.replace(unfinished, folder / WEIGHTS_NAME)
     sha256 = file_sha256(folder / WEIGHTS_NAME)

@@ -12,6 +12,7 @@ from analysis.detector.card import ModelRefused, default_model_folder, read_card
 from analysis.detector.configuration import DetectorConfig
 from analysis.detector.network.detector import TOWER_PARTS, Detector
 from analysis.detector.weights import load_model, save_model
+from analysis.detector.weights_file import check_safetensors
 from tests.analysis.detector.conftest import REPOSITORY, SMALL
 
 
@@ -29,6 +30,20 @@ def test_what_was_saved_is_loaded(folder: Path, small_network: Detector) -> None
     assert (model.version, model.card["name"]) == ("v1", "small")
     assert model.config.network == SMALL
     assert model.sha256 == read_card(folder)["sha256"]
+
+
+def test_the_same_weights_under_another_name_have_another_digest(
+    folder: Path, small_network: Detector, tmp_path: Path
+) -> None:
+    def saved(version: str) -> str:
+        state, config = small_network.state_dict(), DetectorConfig(network=SMALL)
+        return save_model(tmp_path / version, state=state, config=config, version=version, card={})
+
+    assert saved("v1") == read_card(folder)["sha256"]
+    assert saved("v2") != read_card(folder)["sha256"]
+    assert check_safetensors(tmp_path / "v2" / "weights.safetensors") == check_safetensors(
+        folder / "weights.safetensors"
+    )
 
 
 def test_altered_weights_are_refused(folder: Path) -> None:
