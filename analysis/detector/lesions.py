@@ -20,6 +20,7 @@ from slides.wsi.morphology import grown
 JOIN_UM = 75.0
 """Foci nearer than this are one metastasis, as the CAMELYON evaluation counts them."""
 BRIDGE_UM = 150.0
+"""How far apart they may be where weak tissue joins them (`LesionRules.bridge`)."""
 MIN_DIAMETER_UM = 25.0
 BORDERLINE_PROBABILITIES = (0.3, 0.5, 0.7)
 SCORE_CELLS = 16
