@@ -1,6 +1,7 @@
 """Saving and loading a model version: safetensors and JSON, checked by SHA-256. Nothing pickled is ever loaded."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -74,21 +75,27 @@ def save_model(
     looker: Beside | None = None,
 ) -> str:
     """Write weights (with the 8-bit ranges and the networks beside, if any) and card, each whole or not at all; returns
-    the weights' SHA-256. The version's name lies in the file, too: an installation knows a version by this digest, and the same
-    weights may be read by other rules under another name."""
+    the weights' SHA-256. The file names the way of reading, too: an installation knows a version by this digest, and the same
+    weights may be read by other rules."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(state, int8 or {})
     for prefix, beside in ((SCAN_PREFIX, scanner), (LOOK_PREFIX, looker)):
         if beside is not None:
             tensors |= {prefix + name: value for name, value in _tensors(*beside).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
-    save_file(tensors, unfinished, metadata={"version": version})
+    save_file(tensors, unfinished, metadata={"reading": _reading_of(config)})
     unfinished.chmod(0o644)  # safetensors makes it readable by its owner alone
     os.replace(unfinished, folder / WEIGHTS_NAME)
     sha256 = file_sha256(folder / WEIGHTS_NAME)
     content = {"format": FORMAT, "version": version, "sha256": sha256, "config": config.to_json(), "card": card}
     write_card(folder, content)
     return sha256
+
+
+def _reading_of(config: DetectorConfig) -> str:
+    """SHA-256 of the rules of reading and of looking again."""
+    rules = {table: content for table, content in config.to_json().items() if table in ("read", "look")}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
 def _tensors(state: Mapping[str, Tensor], int8: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from analysis.detector.card import ModelRefused, default_model_folder, read_card, shipped_models, verify_weights
-from analysis.detector.configuration import DetectorConfig
+from analysis.detector.configuration import DetectorConfig, ReadConfig
 from analysis.detector.network.detector import TOWER_PARTS, Detector
 from analysis.detector.weights import load_model, save_model
 from analysis.detector.weights_file import check_safetensors
@@ -32,16 +32,16 @@ def test_what_was_saved_is_loaded(folder: Path, small_network: Detector) -> None
     assert model.sha256 == read_card(folder)["sha256"]
 
 
-def test_the_same_weights_under_another_name_have_another_digest(
+def test_the_same_weights_read_by_other_rules_have_another_digest(
     folder: Path, small_network: Detector, tmp_path: Path
 ) -> None:
-    def saved(version: str) -> str:
-        state, config = small_network.state_dict(), DetectorConfig(network=SMALL)
-        return save_model(tmp_path / version, state=state, config=config, version=version, card={})
+    def saved(version: str, **rules: float) -> str:
+        config = DetectorConfig(network=SMALL, read=ReadConfig(**rules))
+        return save_model(tmp_path / version, state=small_network.state_dict(), config=config, version=version, card={})
 
-    assert saved("v1") == read_card(folder)["sha256"]
-    assert saved("v2") != read_card(folder)["sha256"]
-    assert check_safetensors(tmp_path / "v2" / "weights.safetensors") == check_safetensors(
+    assert saved("v2") == read_card(folder)["sha256"]  # its name and when it was made change nothing
+    assert saved("v3", grow_probability=0.4) != read_card(folder)["sha256"]
+    assert check_safetensors(tmp_path / "v3" / "weights.safetensors") == check_safetensors(
         folder / "weights.safetensors"
     )
 
