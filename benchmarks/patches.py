@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,13 @@ from numpy.typing import NDArray
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from analysis.detector.calibration import logit, sigmoid  # noqa: E402
 from analysis.detector.card import ModelRefused, default_model_folder  # noqa: E402
 from analysis.detector.evaluate import record_evaluation  # noqa: E402
 from analysis.detector.patch_file import PatchFileError, compressed_alike  # noqa: E402
+from analysis.detector.patch_looks import scores_of_all_looks  # noqa: E402
 from analysis.detector.reference_data import ReferenceDataMissing  # noqa: E402
-from analysis.detector.second_look import all_looks  # noqa: E402
 from analysis.detector.study import judge, rate_at_sensitivity  # noqa: E402
 from analysis.detector.training.material import Material, load_material  # noqa: E402
-from analysis.detector.training.patch_scores import score_patches  # noqa: E402
-from analysis.detector.turning import turn  # noqa: E402
 from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
 from analysis.metrics.roc import auc_interval  # noqa: E402
 
@@ -83,15 +79,7 @@ def both_looks(model: LoadedModel, material: Material) -> dict[str, Any]:
 
 
 def scores_of_both_looks(model: LoadedModel, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    assert model.looker is not None
-    scored = partial(score_patches, patch_mpp=model.config.data.patch_mpp, mpp=model.config.read.mpp)
-    networks = [model.looker.network] if model.config.look.alone else [model.network, model.looker.network]
-    first = scored(model.network, rgb)
-    turns = [np.stack([turn(one, which) for one in rgb]).astype(np.uint8) for which in range(8)] if len(rgb) else [rgb]
-    seconds = [np.mean([scored(network, turned) for turned in turns], axis=0) for network in networks]
-    second = [sigmoid(sum(map(logit, said)) / len(said)) for said in zip(*seconds, strict=True)]
-    together = [all_looks(a, b, networks=len(networks)) for a, b in zip(first.tolist(), second, strict=True)]
-    return np.array(together, np.float64)
+    return scores_of_all_looks(model, rgb, patch_mpp=model.config.data.patch_mpp)[1]
 
 
 def row(found: dict[str, Any]) -> dict[str, float | None]:

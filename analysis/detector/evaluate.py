@@ -25,6 +25,7 @@ from analysis.detector.drift import reference_of
 from analysis.detector.infer import ScaleUnknown, write_whole
 from analysis.detector.model_card import CURVE_FILE, card_page, curve_of
 from analysis.detector.patch_file import PatchFileError, load_patches
+from analysis.detector.patch_looks import scores_of_all_looks
 from analysis.detector.reading import PROFILES
 from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
 from analysis.detector.slide_figures import TIMES
@@ -47,9 +48,10 @@ def evaluate_patches(
     mpp: float | None = None,
     on_progress: Callable[[str, float], None] = lambda stage, fraction: None,
 ) -> dict[str, Any]:
-    """Patches without a label (-1) are left out. `mpp` is the spacing at which the network reads (default: the model's).
+    """Of the score that a candidate of a slide gets: by all looks (`patch_looks.py`); `auc_one_look` of the first alone.
 
-    `on_progress` may raise, to end it early. Raises PatchFileError.
+    Patches without a label (-1) are left out. `mpp` is the spacing at which the network reads (default: the model's); at
+    another one there is one look. `on_progress` may raise, to end it early. Raises PatchFileError.
     """
     patches = load_patches(file)
     chosen = patches.label >= 0
@@ -58,13 +60,16 @@ def evaluate_patches(
     patches = patches.where(chosen)
     if not len(patches):
         raise PatchFileError(f"{file} holds no labelled patch{f' of fold {fold}' if fold is not None else ''}")
-    scores = score_patches(
-        model.network,
-        patches.rgb,
-        patch_mpp=patch_mpp,
-        mpp=mpp or model.config.read.mpp,
-        on_progress=lambda fraction: on_progress("reading patches", fraction),
-    )
+    mpp = mpp or model.config.read.mpp
+
+    def progress(fraction: float) -> None:
+        on_progress("reading patches", fraction)
+
+    if mpp == model.config.read.mpp:
+        one_look, scores = scores_of_all_looks(model, patches.rgb, patch_mpp=patch_mpp, on_progress=progress)
+    else:
+        one_look = score_patches(model.network, patches.rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=progress)
+        scores = one_look.astype(np.float64)
     truth = patches.label == 1
     threshold = float(model.card.get("patch_threshold", 0.5))
     pairs = list(zip(truth.tolist(), scores.tolist(), strict=True))
@@ -74,11 +79,12 @@ def evaluate_patches(
         "file": file.name,
         "fold": fold,
         "model": {"version": model.version, "sha256": model.sha256},
-        "mpp": mpp or model.config.read.mpp,
+        "mpp": mpp,
         "n": len(patches),
         "positive": int(truth.sum()),
         "auc": auc(truth, scores),
         "auc_interval": [_or_none(interval.low), _or_none(interval.high)],
+        "auc_one_look": auc(truth, one_look),
         "accuracy": float(((scores >= threshold) == truth).mean()),
         "threshold": threshold,
         "auc_by_stain": by_stain,

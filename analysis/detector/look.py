@@ -1,7 +1,8 @@
 """Let another model's network look again, too: `python -m analysis.detector.look MODEL --by OTHER --out FOLDER --version NAME`.
 
-The weights that read stay as they are, and what patches say of them. Candidates are then looked at again by both networks,
-which err in other places. What was fitted to or measured on slides is left out of the card: evaluate and calibrate anew.
+The weights that read stay as they are, and what the training measured of them. Candidates are then looked at again by both
+networks, which err in other places. What was fitted or measured since is left out of the card, for it is of all looks: evaluate and
+calibrate anew.
 """
 
 import dataclasses
@@ -29,6 +30,7 @@ def with_looker(model: LoadedModel, other: LoadedModel, folder: Path, *, version
     look = LookConfig(version=other.version, network=other.config.network, alone=model.config.look.alone)
     config = dataclasses.replace(model.config, look=look)
     card = {**without_slides(model.card), "look": {"version": other.version, "sha256": other.sha256}}
+    card.pop("evaluation", None)
     beside = {**model.beside, "looker": (other.network.state_dict(), other.int8)}
     state = dict(model.network.state_dict())
     return save_model(folder, state=state, config=config, version=version, card=card, int8=model.int8, **beside)

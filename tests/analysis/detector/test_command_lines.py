@@ -121,6 +121,7 @@ def test_evaluate_patches_takes_any_file_of_the_format(tmp_path: Path, capsys: p
     found = json.loads(capsys.readouterr().out)
     assert found["n"] == 8  # the four of unknown label are left out
     assert 0 <= found["auc"] <= 1
+    assert 0 <= found["auc_one_look"] <= 1
     assert 0 <= found["accuracy"] <= 1
     assert set(found["auc_by_stain"]) == {"brown", "purple"}
 

@@ -13,8 +13,10 @@ from analysis.detector.configuration import DetectorConfig, ReadConfig, ScanConf
 from analysis.detector.engine import PARITY, open_engine
 from analysis.detector.infer import detect
 from analysis.detector.network.detector import Detector
+from analysis.detector.patch_looks import scores_of_all_looks
 from analysis.detector.pixel_source import ArraySource
 from analysis.detector.second_look import all_looks, second_score
+from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.weights import LoadedModel, load_model, save_model
 from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
 
@@ -71,9 +73,9 @@ def test_all_networks_lie_in_one_file_and_none_is_changed(folders: tuple[Path, P
     assert both.config.look.version == "two"
 
 
-def test_what_was_fitted_to_slides_is_left_out_of_the_card(folders: tuple[Path, Path, Path]) -> None:
+def test_what_was_fitted_or_measured_with_other_looks_is_left_out_of_the_card(folders: tuple[Path, Path, Path]) -> None:
     card = load_model(folders[2]).card
-    assert card["evaluation"] == {"patches": {"auc": 0.9}}
+    assert "evaluation" not in card
     assert "threshold" not in card
     assert "calibration" not in card
 
@@ -159,3 +161,61 @@ def test_a_missing_other_model_is_refused_in_words(
     command = [str(folders[0]), "--by", str(tmp_path / "none"), "--out", str(tmp_path / "both"), "--version", "both"]
     assert look.main(command) == 2
     assert capsys.readouterr().err.startswith("error: none")
+
+
+# -- patches -------------------------------------------------------------------------------------------------------------
+
+
+def patches(n: int = 3) -> np.ndarray:
+    return np.stack([tissue_like(96, 96, seed=seed) for seed in range(n)])
+
+
+def reading(model: LoadedModel, *, alone: bool = False, second_look: bool = True) -> LoadedModel:
+    config = dataclasses.replace(
+        model.config,
+        read=dataclasses.replace(model.config.read, second_look=second_look),
+        look=dataclasses.replace(model.config.look, alone=alone),
+    )
+    return dataclasses.replace(model, config=config)
+
+
+def log_odds(p: np.ndarray) -> np.ndarray:
+    return np.log(p / (1 - p))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_patch_gets_all_looks_that_a_candidate_gets(folders: tuple[Path, Path, Path], alone: bool) -> None:
+    model = reading(load_model(folders[2]), alone=alone)
+    rgb = patches()
+    first, together = scores_of_all_looks(model, rgb, patch_mpp=1.0)
+    assert model.looker is not None
+    networks = [model.looker.network] if alone else [model.network, model.looker.network]
+    upright = [np.rot90(rgb, k, axes=(1, 2)) for k in range(4)]
+    ways = upright + [one[:, :, ::-1] for one in upright]
+    seconds = [
+        np.mean([score_patches(network, np.ascontiguousarray(way), patch_mpp=1.0, mpp=1.0) for way in ways], axis=0)
+        for network in networks
+    ]
+    words = [log_odds(first), *map(log_odds, seconds)]
+    assert log_odds(together) == pytest.approx(np.mean(words, axis=0), abs=2e-3)  # kept with four digits
+    assert first == pytest.approx(score_patches(model.network, rgb, patch_mpp=1.0, mpp=1.0), abs=1e-6)
+    assert np.abs(together - first).max() > 1e-3
+
+
+def test_a_model_without_another_network_looks_again_itself(folders: tuple[Path, Path, Path]) -> None:
+    model = reading(load_model(folders[0]))
+    rgb = patches()
+    first, together = scores_of_all_looks(model, rgb, patch_mpp=1.0)
+    assert np.abs(together - first).max() > 1e-4
+    again = scores_of_all_looks(reading(model, second_look=False), rgb, patch_mpp=1.0)
+    assert np.array_equal(again[0], again[1].astype(np.float32))
+
+
+def test_progress_over_all_looks_goes_on_to_the_end_and_no_patch_is_no_error(folders: tuple[Path, Path, Path]) -> None:
+    model = reading(load_model(folders[2]))
+    fractions: list[float] = []
+    scores_of_all_looks(model, patches(2), patch_mpp=1.0, on_progress=fractions.append)
+    assert fractions == sorted(fractions)
+    assert len(fractions) == 1 + 2 * 8
+    none = scores_of_all_looks(model, patches(1)[:0], patch_mpp=1.0)
+    assert [len(some) for some in none] == [0, 0]
