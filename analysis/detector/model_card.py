@@ -21,7 +21,7 @@ _LIMITS = """\
 - It has seen patches of 93 um and composed regions, never a real whole slide with context.
 - The slide of origin of the training patches is not known: random folds share slides, so patch figures are optimistic.
 - Sinus histiocytes, stroma, crushed lymphocytes, cells between fat and blurred tissue cause most false positives.
-- Finds near the threshold come and go with the way up a slide lies.
+- Finds near the threshold, and clusters of isolated tumour cells, come and go with the way up a slide lies.
 """
 
 

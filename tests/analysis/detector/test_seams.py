@@ -162,13 +162,27 @@ def polygon(lesion: LesionFinding, orientation: int, shape: tuple[int, int]) -> 
     return Polygon(ring).buffer(0)
 
 
+METASTASES = ("micro", "macro")
+ISOLATED = ("itc",)
+
+
 def assert_same_when_turned(
-    plain: Detection, turned: Detection, *, orientation: int, shape: tuple[int, int], threshold: float
+    plain: Detection,
+    turned: Detection,
+    *,
+    orientation: int,
+    shape: tuple[int, int],
+    threshold: float,
+    classes: tuple[str, ...] = METASTASES + ISOLATED,
 ) -> None:
-    """What is at the threshold or above on one slide is found on the other, each by a lesion of its own.
+    """What is of `classes` and at the threshold or above on one slide is found on the other, each by a lesion of its own.
 
     Fainter finds, near the least score there is, may come and go: the network does not see a turned cell alike.
     """
+
+    def counts(lesion: LesionFinding) -> bool:
+        return lesion.score >= threshold and lesion.size_class in classes
+
     outlines = (
         [polygon(le, 0, shape) for le in plain.lesions],
         [polygon(le, orientation, shape) for le in turned.lesions],
@@ -178,9 +192,9 @@ def assert_same_when_turned(
     )
     pairs = [(a, b) for a, b in zip(*linear_sum_assignment(shared, maximize=True), strict=True) if shared[a, b] > 0]
     for lesions, matched in ((plain.lesions, {a for a, _ in pairs}), (turned.lesions, {b for _, b in pairs})):
-        assert {n for n, lesion in enumerate(lesions) if lesion.score >= threshold} <= matched
+        assert {n for n, lesion in enumerate(lesions) if counts(lesion)} <= matched
     sure = [(plain.lesions[a], turned.lesions[b]) for a, b in pairs]
-    sure = [(a, b) for a, b in sure if max(a.score, b.score) >= threshold]
+    sure = [(a, b) for a, b in sure if counts(a) or counts(b)]
     assert sure
     assert np.median([abs(a.score - b.score) for a, b in sure]) <= 0.05
 
@@ -240,31 +254,43 @@ def test_moved_grids_find_the_same_lesions_on_a_whole_slide(
         assert_same_lesions(first, read(path, profile, shift_px=shift, largest_px=largest), sure_from=threshold)
 
 
-@pytest.mark.slow
-def test_a_whole_slide_has_the_same_lesions_in_all_eight_orientations(
-    request: pytest.FixtureRequest,
-    whole_slide: np.ndarray,
-    tmp_path: Path,
-    model: LoadedModel,
-    read: Callable[..., Detection],
+@pytest.fixture(scope="module")
+def all_ways_up(
+    whole_slide: np.ndarray, tmp_path_factory: pytest.TempPathFactory, read: Callable[..., Detection]
+) -> list[Detection]:
+    folder = tmp_path_factory.mktemp("turned")
+    paths = [write_cut(folder / f"{n}.tif", oriented(whole_slide, n)) for n in range(8)]
+    return [read(path, "standard", largest_px=LARGEST_WINDOW_PX) for path in paths]
+
+
+def assert_same_all_ways_up(
+    found: list[Detection], shape: tuple[int, ...], model: LoadedModel, classes: tuple[str, ...]
 ) -> None:
-    if "another scanner" in request.node.name:
-        fault = (
-            "the lean network sees a gap of more than 75 um in the macrometastasis of one orientation: two finds there"
-        )
-        request.applymarker(pytest.mark.xfail(reason=fault, strict=True, raises=AssertionError))
-    found = [
-        read(write_cut(tmp_path / f"{n}.tif", oriented(whole_slide, n)), "standard", largest_px=LARGEST_WINDOW_PX)
-        for n in range(8)
-    ]
+    threshold = threshold_of(model, profile="standard")
     for orientation, turned in enumerate(found[1:], start=1):
         assert_same_when_turned(
-            found[0],
-            turned,
-            orientation=orientation,
-            shape=whole_slide.shape[:2],
-            threshold=threshold_of(model, profile="standard"),
+            found[0], turned, orientation=orientation, shape=(shape[0], shape[1]), threshold=threshold, classes=classes
         )
+
+
+@pytest.mark.slow
+def test_a_whole_slide_has_the_same_metastases_in_all_eight_orientations(
+    whole_slide: np.ndarray, all_ways_up: list[Detection], model: LoadedModel
+) -> None:
+    assert_same_all_ways_up(all_ways_up, whole_slide.shape, model, METASTASES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_slide", ["another scanner's stain"], indirect=True)
+@pytest.mark.xfail(
+    reason="the lean network says 0.9 of a cluster of 0.15 mm and, one way up of eight, too little for a candidate",
+    strict=True,
+    raises=AssertionError,
+)
+def test_isolated_tumour_cells_are_found_in_all_eight_orientations(
+    whole_slide: np.ndarray, all_ways_up: list[Detection], model: LoadedModel
+) -> None:
+    assert_same_all_ways_up(all_ways_up, whole_slide.shape, model, ISOLATED)
 
 
 @pytest.mark.slow
