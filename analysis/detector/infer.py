@@ -147,7 +147,11 @@ def detect(
     def believed(found: tuple[LesionFinding, ...]) -> tuple[LesionFinding, ...]:
         if engine.scanner is engine or not found:  # there is no second opinion to ask, or nothing to ask for
             return found
-        return scan.capped(found, probability_of(maps.scanned), grid=grid, most_above=read.most_above_scan)
+
+        def scanned(cells: scan.Place) -> NDArray[np.float32]:
+            return probability_of(maps.scanned[cells])
+
+        return scan.capped(found, scanned, grid=grid, most_above=read.most_above_scan)
 
     lesions = believed(lesions)
     again = partial(second_look.look_again, give_up_score=read.give_up_score)

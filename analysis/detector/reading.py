@@ -268,7 +268,9 @@ class SlideReading:
 
 
 def probability_of(steps: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return steps.astype(np.float32) / np.float32(PROBABILITY_STEPS)
+    p = steps.astype(np.float32)
+    p /= np.float32(PROBABILITY_STEPS)
+    return p
 
 
 def _core(window: Window, cells: NDArray[Any]) -> NDArray[Any]:

@@ -32,6 +32,12 @@ WINDOW_COST_PX = 400_000
 """What a window costs beside its pixels, in pixels: OpenVINO makes its convolutions anew for each size, which takes some 35 ms in
 8 bits, and the memory of a large window is new, too. A million pixels of the reading's network take 50 to 90 ms."""
 
+SMALL_WINDOW_PX = 640
+"""Side of all windows that need no more in either direction: a find of some 130 um with its rim and margins at 1.0 um/px. They
+have one size and come last, so that OpenVINO is ready for them, on the next slide, too."""
+SMALL_WINDOW_COST_PX = 50_000
+"""As WINDOW_COST_PX, of a small window: Python and new memory alone."""
+
 Rectangle = tuple[int, int, int, int]
 """row0, row1, col0, col1 in map cells; row1 and col1 lie outside."""
 
@@ -77,11 +83,15 @@ class Window:
         """Output pixels per map cell."""
         return MAP_MPP / self.mpp
 
+    @property
+    def is_small(self) -> bool:
+        return max(self.width_px, self.height_px) <= SMALL_WINDOW_PX
+
 
 def plan_windows(
     wanted: NDArray[np.bool_], *, mpp: float, margin_px: int, shift_px: int = 0, largest_px: int = LARGEST_WINDOW_PX
 ) -> list[Window]:
-    """Windows whose cores cover every True cell of `wanted` (rows, cols) exactly once, about row by row.
+    """Windows whose cores cover every True cell of `wanted` (rows, cols) exactly once, about row by row, small ones last.
 
     `margin_px` is a multiple of SIZE_ALIGN_PX. `shift_px` (a multiple of WINDOW_ALIGN_PX) moves the first cuts, and with
     them all others; the result of a run must not depend on it.
@@ -91,7 +101,8 @@ def plan_windows(
     cores = [core for part in _first_cuts(wanted, shift_px // px_per_cell) for core in cutter.cores(part)]
     align = WINDOW_ALIGN_PX // px_per_cell
     cores.sort(key=lambda core: (core[0] // (8 * align), core[2], core[0]))
-    return [_window(core, px_per_cell, margin_px, mpp) for core in cores]
+    windows = [_window(core, px_per_cell, margin_px, mpp) for core in cores]
+    return sorted(windows, key=lambda window: window.is_small)
 
 
 def _first_cuts(wanted: NDArray[np.bool_], shift: int) -> list[Rectangle]:
@@ -169,8 +180,9 @@ class _Cutter:
         bands = np.ceil(np.maximum(high, 1) / self.side)
         longest = np.maximum(self.largest / (high / bands + around) - around, WINDOW_ALIGN_PX)
         parts = np.ceil(np.maximum(wide, 1) / longest)
-        cost: NDArray[np.float64] = (high + around * bands) * (wide + around * parts) + WINDOW_COST_PX * bands * parts
-        return cost
+        cost = (high + around * bands) * (wide + around * parts) + WINDOW_COST_PX * bands * parts
+        small = (high + around <= SMALL_WINDOW_PX) & (wide + around <= SMALL_WINDOW_PX)
+        return np.where(small, SMALL_WINDOW_PX**2 + SMALL_WINDOW_COST_PX, cost)
 
 
 def _extent(
@@ -197,6 +209,8 @@ def _window(core: Rectangle, px_per_cell: int, margin_px: int, mpp: float) -> Wi
     # the window starts on the coarsest stride's own grid, so that every cell is seen in the same phase everywhere
     top, left = (start * px_per_cell // WINDOW_ALIGN_PX * WINDOW_ALIGN_PX for start in (row0, col0))
     bottom, right = (-(-end * px_per_cell // SIZE_ALIGN_PX) * SIZE_ALIGN_PX for end in (row1, col1))
+    if max(bottom - top, right - left) + 2 * margin_px <= SMALL_WINDOW_PX:
+        bottom, right = (start + SMALL_WINDOW_PX - 2 * margin_px for start in (top, left))
     return Window(
         row0=row0,
         row1=row1,

@@ -15,7 +15,7 @@ from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.configuration import ReadConfig
 from analysis.detector.detection import LesionFinding
 from analysis.detector.engine import Engine
-from analysis.detector.lesions import SCORE_CELLS, LesionRules, find_foci
+from analysis.detector.lesions import LesionRules, find_foci
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import Grid
 from analysis.detector.second_look import glance, strongest
@@ -27,6 +27,8 @@ were for that, each for a few cells."""
 
 Probabilities = NDArray[np.float32]
 Cells = NDArray[np.bool_]
+Place = tuple[slice, slice]
+"""Rows and columns of the map."""
 
 
 def where_to_read(
@@ -92,19 +94,19 @@ def _widened(cells: Cells, rim: int) -> Cells:
 
 
 def capped(
-    lesions: Sequence[LesionFinding], scanned: Probabilities, *, grid: Grid, most_above: float
+    lesions: Sequence[LesionFinding], scanned: Callable[[Place], Probabilities], *, grid: Grid, most_above: float
 ) -> tuple[LesionFinding, ...]:
     """The same lesions, strongest first; none is believed by more than `most_above`, in log odds, than the scan believes in
-    its place."""
+    its place. `scanned`: what the scan says there."""
     believed = [dataclasses.replace(le, score=_at_most(le, scanned, grid, most_above)) for le in lesions]
     believed.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(dataclasses.replace(lesion, rank=rank) for rank, lesion in enumerate(believed, start=1))
 
 
-def _at_most(lesion: LesionFinding, scanned: Probabilities, grid: Grid, most_above: float) -> float:
+def _at_most(lesion: LesionFinding, scanned: Callable[[Place], Probabilities], grid: Grid, most_above: float) -> float:
     left, top = _floor(lesion.bbox0[0] / grid.cell_x0), _floor(lesion.bbox0[1] / grid.cell_y0)
     right, bottom = math.ceil(lesion.bbox0[2] / grid.cell_x0 - 1e-6), math.ceil(lesion.bbox0[3] / grid.cell_y0 - 1e-6)
-    said = float(np.sort(scanned[top:bottom, left:right], axis=None)[-SCORE_CELLS:].mean())
+    said = strongest(scanned(np.s_[top:bottom, left:right]))
     return min(lesion.score, round(sigmoid(logit(said) + most_above), 4))
 
 

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.detector.reading_plan import MAP_MPP, SIZE_ALIGN_PX, WINDOW_ALIGN_PX, Grid, plan_windows
+from analysis.detector.reading_plan import (
+    MAP_MPP,
+    SIZE_ALIGN_PX,
+    SMALL_WINDOW_PX,
+    WINDOW_ALIGN_PX,
+    Grid,
+    plan_windows,
+)
 
 
 @settings(deadline=None, max_examples=40)
@@ -56,6 +63,32 @@ def test_pixels_read_grow_with_the_tissue_and_not_with_the_glass() -> None:
     one = pixels(128, 160, [(0, 0)])
     assert pixels(3200, 6400, [(1600, 3200)]) == one
     assert pixels(3200, 6400, [(0, 0), (1600, 3200), (3000, 6160), (800, 5600)]) == 4 * one
+
+
+def test_small_windows_have_one_size_and_come_last() -> None:
+    """An engine prepares itself anew for another size."""
+    wanted = np.zeros((1200, 1200), bool)
+    finds = [(10, 10, 4), (30, 700, 20), (500, 90, 28), (1190, 1192, 8), (600, 600, 32)]
+    for row, col, side in finds:
+        wanted[row : row + side, col : col + side] = True
+    wanted[900:1000, 20:120] = True
+    plan = plan_windows(wanted, mpp=1.0, margin_px=192)
+    sizes = [(w.width_px, w.height_px) for w in plan]
+    # on the grid of 64 px two of them may need one step more
+    assert sizes[-3:] == [(SMALL_WINDOW_PX, SMALL_WINDOW_PX)] * 3
+    others = [size for size in sizes if size != (SMALL_WINDOW_PX, SMALL_WINDOW_PX)]
+    assert sizes[: len(others)] == others
+    assert all(max(size) > SMALL_WINDOW_PX for size in others)
+    assert len(sizes) == len(finds) + 1
+
+
+def test_finds_that_lie_apart_are_read_apart() -> None:
+    wanted = np.zeros((300, 300), bool)
+    wanted[100:110, 100:110] = wanted[100:110, 220:230] = True
+    plan = plan_windows(wanted, mpp=1.0, margin_px=192)
+    assert [(w.width_px, w.height_px) for w in plan] == [(SMALL_WINDOW_PX, SMALL_WINDOW_PX)] * 2
+    wanted[100:110, 125:135] = True
+    assert len(plan_windows(wanted[:, :136], mpp=1.0, margin_px=192)) == 1
 
 
 def test_the_cuts_move_with_the_shift() -> None:

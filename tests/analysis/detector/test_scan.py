@@ -177,9 +177,9 @@ def test_no_find_is_believed_much_more_than_the_scan_believes() -> None:
     lesions = find_lesions(p, grid=GRID, rules=LesionRules(seed=0.6, grow=0.5))
     scanned = np.full_like(p, 0.02)
     scanned[20:28, 20:28], scanned[50:54, 70:74] = 0.3, 0.8
-    believed = scan.capped(lesions, scanned, grid=GRID, most_above=1.75)
+    believed = scan.capped(lesions, scanned.__getitem__, grid=GRID, most_above=1.75)
     assert [lesion.rank for lesion in believed] == [1, 2]
     assert believed[0] == dataclasses.replace(lesions[1], rank=1)  # supported: as it was
     assert believed[1].score == pytest.approx(sigmoid(logit(0.3) + 1.75), abs=1e-3)
     assert believed[1].peak == lesions[0].peak
-    assert scan.capped(lesions, scanned, grid=GRID, most_above=20.0) == lesions
+    assert scan.capped(lesions, scanned.__getitem__, grid=GRID, most_above=20.0) == lesions

@@ -6,7 +6,16 @@ from scipy import ndimage as ndi
 
 from slides.wsi.morphology import diamond, disc, grown, square
 
-SHAPES = [(1, 1), (1, 40), (40, 1), (3, 5), (37, 61)]
+SHAPES = [
+    (1, 1),
+    (1, 40),
+    (40, 1),
+    (3, 5),
+    (37, 61),
+    (9, 64),
+    (9, 65),
+    (12, 200),
+]  # about one word of 64 cells, and more
 
 
 def masks(shape: tuple[int, int]) -> list[np.ndarray]:
@@ -18,7 +27,7 @@ def masks(shape: tuple[int, int]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("radius", [1, 2, 3, 7, 8, 25, 60])
+@pytest.mark.parametrize("radius", [1, 2, 3, 7, 8, 25, 60, 130])
 def test_a_disc_is_what_lies_within_its_radius(shape: tuple[int, int], radius: int) -> None:
     for mask in masks(shape):
         # a row of glass more than the radius away, so that an empty mask has a distance, too
@@ -45,3 +54,8 @@ def test_the_mask_that_is_given_stays_as_it_is() -> None:
 def test_nothing_is_gained_by_a_reach_of_nothing() -> None:
     mask = masks((37, 61))[2]
     assert np.array_equal(grown(mask, [0]), mask)
+
+
+def test_a_mask_without_cells_stays_empty() -> None:
+    for shape in ((0, 5), (5, 0)):
+        assert grown(np.zeros(shape, bool), disc(3)).shape == shape
