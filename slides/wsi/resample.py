@@ -15,6 +15,7 @@ _HALF = 0.5 + 1e-6
 """Rounds a half up, and what is a half but for the last digits of its sum, too: 1 / 0.97 and the like give many of them."""
 _BLOCK = 32  # outputs at a time: the band of weights is narrow, so small dense products waste little
 _BLOCK_ACROSS = 16  # where the three colours stay together, which triples what is wasted
+_BLOCK_DOWN, _ROWS_AT_ONCE = 16, 96  # the second a multiple of the first
 _STEPS = 4096
 """Of a weight, where few stored pixels make one of the output."""
 _FEW_TAPS = 4
@@ -166,25 +167,35 @@ def _resampled(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.ND
 def _weighted_in_steps(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.NDArray[np.uint8]:
     """As `_weighted`, rounded, in whole numbers below 2^24: sums of such are exact in 32 bits, however their terms are grouped.
 
-    Between the axes sixteenths of a grey value are kept. The mean is right to within a fifth of a grey value. A few rows of
+    Between the axes sixteenths of a grey value are kept. The mean is right to within a fifth of a grey value. Some rows of
     the output are finished at a time, which the processor's cache holds, and the colours are not taken apart.
     """
     given = rgb.reshape(len(rgb), -1)
     result = np.empty((down.out, across.out, 3), np.uint8)
+    flat = result.reshape(down.out, -1)
+    # both divisors are powers of two: weights that are divided beforehand are as exact
     columns = [
-        (slice(3 * out.start, 3 * out.stop), slice(3 * stored.start, 3 * stored.stop), _for_each_colour(weights))
+        (
+            slice(3 * out.start, 3 * out.stop),
+            slice(3 * stored.start, 3 * stored.stop),
+            _for_each_colour(weights) / (16 * _STEPS),
+        )
         for out, stored, weights in across.blocks(_BLOCK_ACROSS, in_steps=True)
     ]
-    for rows, stored_rows, weights in down.blocks(_BLOCK, in_steps=True):
-        lines = weights @ given[stored_rows].astype(np.float32)
-        lines *= np.float32(16 / _STEPS)
-        np.rint(lines, out=lines)
-        band = np.empty((len(weights), 3 * across.out), np.float32)
-        for out, stored, matrix in columns:
-            np.matmul(lines[:, stored], matrix, out=band[:, out])
-        band *= np.float32(1 / (16 * _STEPS))
-        band += np.float32(_HALF)
-        result[rows] = band.reshape(len(weights), across.out, 3)
+    rows = [
+        (out, stored, weights * np.float32(16 / _STEPS))
+        for out, stored, weights in down.blocks(_BLOCK_DOWN, in_steps=True)
+    ]
+    lines = np.empty((_ROWS_AT_ONCE, given.shape[1]), np.float32)
+    band = np.empty((_ROWS_AT_ONCE, flat.shape[1]), np.float32)
+    for top in range(0, down.out, _ROWS_AT_ONCE):
+        count = min(_ROWS_AT_ONCE, down.out - top)
+        for out, stored, weights in rows[top // _BLOCK_DOWN : (top + count - 1) // _BLOCK_DOWN + 1]:
+            np.matmul(weights, given[stored].astype(np.float32), out=lines[out.start - top : out.stop - top])
+        np.rint(lines[:count], out=lines[:count])
+        for out, stored, weights in columns:
+            np.matmul(lines[:count, stored], weights, out=band[:count, out])
+        np.add(band[:count], np.float32(_HALF), out=flat[top : top + count], casting="unsafe")
     return result
 
 
