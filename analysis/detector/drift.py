@@ -48,7 +48,8 @@ def stain_statistics(rgb: NDArray[np.uint8]) -> dict[str, float]:
     darkest = np.minimum(np.minimum(red, green), blue)
     pairs = np.bincount(brightest.astype(np.intp) * 256 + darkest, minlength=256 * 256)
     level = np.arange(256.0)
-    saturation = pairs @ ((level[:, None] - level) / np.maximum(level[:, None], 1)).ravel() / len(rgb)
+    # summed and not a dot product, as in `lesions.ellipse_major_um`
+    saturation = (pairs * ((level[:, None] - level) / np.maximum(level[:, None], 1)).ravel()).sum() / len(rgb)
     values = (*mean, amounts[0], amounts[1], saturation)
     return {name: round(float(value), 4) for name, value in zip(STAIN, values, strict=True)}
 
