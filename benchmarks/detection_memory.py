@@ -1,6 +1,7 @@
 """Peak memory of detection on a very large slide: 100,000 x 200,000 px at 0.25 um/px.
 
-    python benchmarks/detection_memory.py [--width 100000] [--height 200000] [--tissue-mm2 40] [--model M]
+    python benchmarks/detection_memory.py [--width 100000] [--height 200000] [--tissue-mm2 40] [--model M] [--engine E]
+    python benchmarks/detection_memory.py --slide FILE ...        (such as those of detection_slides.py: more tissue, larger windows)
 
 The slide is a BigTIFF whose tiles all point at one of PICTURES JPEGs of tissue-like noise or at one of glass: some megabytes on
 disk, as many tiles as a real one. Each profile runs in a process of its own. What is printed is the highest sum of the resident sets of the
@@ -8,6 +9,7 @@ detecting process, of the decoder and of its warden, with the memory through whi
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -34,6 +36,8 @@ TILE = 256
 PICTURES = 1500
 """With far fewer the file would claim more than it can hold, and be refused."""
 PROFILES = ("standard", "fast")
+ENGINES = ("auto", "torch", "openvino", "openvino-int8")
+"""As the detector's own, which this process does not import: what it needs would be counted."""
 _LONG8, _SHORT, _LONG, _RATIONAL = 16, 3, 4, 5
 
 
@@ -176,8 +180,9 @@ def resident_mb(pid: int) -> tuple[float, float]:
     return sizes.get("RssAnon", 0.0) + sizes.get("RssFile", 0.0), sizes.get("RssShmem", 0.0)
 
 
-def detect_once(slide: Path, profile: str, model_folder: Path | None) -> dict[str, Any]:
+def detect_once(slide: Path, profile: str, model_folder: Path | None, engine_name: str) -> dict[str, Any]:
     from analysis.detector.card import default_model_folder
+    from analysis.detector.engine import open_engine
     from analysis.detector.infer import detect
     from analysis.detector.weights import load_model
     from slides.wsi.sandbox import open_pixels
@@ -188,12 +193,15 @@ def detect_once(slide: Path, profile: str, model_folder: Path | None) -> dict[st
     watch.start()
     started, cpu = time.monotonic(), time.process_time()
     with open_pixels(slide) as source:
-        found = detect(source, model, profile=profile)
+        engine = open_engine(model, engine_name)
+        found = detect(source, model, profile=profile, engine=engine)
         size = [source.width, source.height]
     spent, cpu = time.monotonic() - started, time.process_time() - cpu
     watch.stop()
     return {
         "profile": profile,
+        "engine": engine.name,
+        "slide": slide.name,
         "slide_px": size,
         "tissue_mm2": round(found.tissue.mm2, 1),
         "status": found.status,
@@ -211,19 +219,22 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=100_000)
     parser.add_argument("--height", type=int, default=200_000)
     parser.add_argument("--tissue-mm2", type=float, default=40.0)
+    parser.add_argument("--slide", type=Path, action="append", default=[], help="instead of the sparse one")
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--engine", choices=ENGINES, default="auto")
     parser.add_argument("--profile", choices=PROFILES, action="append")
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(detect_once(options.one, options.profile[0], options.model)))
+        print(json.dumps(detect_once(options.one, options.profile[0], options.model, options.engine)))
         return 0
     within = True
     with tempfile.TemporaryDirectory() as folder:
-        slide = Path(folder) / "sparse.tif"
-        write_sparse_slide(slide, width=options.width, height=options.height, tissue_mm2=options.tissue_mm2)
-        for profile in options.profile or PROFILES:
-            call = [sys.executable, __file__, "--one", str(slide), "--profile", profile]
+        slides = options.slide or [Path(folder) / "sparse.tif"]
+        if not options.slide:
+            write_sparse_slide(slides[0], width=options.width, height=options.height, tissue_mm2=options.tissue_mm2)
+        for slide, profile in itertools.product(slides, options.profile or PROFILES):
+            call = [sys.executable, __file__, "--one", str(slide), "--profile", profile, "--engine", options.engine]
             call += ["--model", str(options.model)] if options.model else []
             answer = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
             found = json.loads(answer.splitlines()[-1])

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from analysis.detector.boxes import decode_boxes
 from analysis.detector.configuration import PYRAMID_STRIDES, NetworkConfig
 from analysis.detector.network import eight_bit
-from analysis.detector.network.backbone import LEAN_LITE
+from analysis.detector.network.backbone import HALF_LITE, LEAN_LITE
 from analysis.detector.network.detector import Detector
 from analysis.detector.weights import LoadedModel
 
@@ -59,6 +59,8 @@ STRIP_PX_INT8 = {"early": 384, "middle": 640, "head": 512}
 def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
     """What a window needs of a worker's memory for each pixel, its decoding included (benchmarks/detection_memory.py)."""
     if config.backbone == LEAN_LITE:
+        return 100 if int8 else 120
+    if config.backbone == HALF_LITE:
         return 65 if int8 else 120
     if config.dense_stride == 8:
         return 75 if int8 else 160

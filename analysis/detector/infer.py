@@ -128,7 +128,7 @@ def detect(
         checkpoint_dir=checkpoint_dir,
         shift_px=grid_shift_px,
         margin_px=margin_px,
-        largest_window_px=largest_window_px or grid.largest_window_px(engine.bytes_per_px),
+        largest_window_px=largest_window_px,
     )
     wanted = overview.tissue | overview.failed
     run.read_tissue(wanted)

@@ -101,15 +101,20 @@ class SlideReading:
         checkpoint_dir: Path | None,
         shift_px: int = 0,
         margin_px: int = 0,
-        largest_window_px: int,
+        largest_window_px: int = 0,
     ) -> None:
+        """`largest_window_px` 0: what each network's memory allows."""
         self.source, self.engine, self.grid, self.profile = source, engine, grid, profile
         self.rules = model.config.read
         # what a network of its own says of the coarse picture is worth knowing to `standard`, too
         self.scans = profile == "fast" or engine.scanner is not engine
         self.maps = Maps.empty(grid, scans=self.scans)
         self.on_progress, self.should_stop = on_progress, should_stop
-        self.shift_px, self.largest_px = shift_px, largest_window_px
+        self.shift_px = shift_px
+        readers = {"scanning": engine.scanner, "reading": engine}
+        self.largest_px = {
+            stage: largest_window_px or grid.largest_window_px(one.bytes_per_px) for stage, one in readers.items()
+        }
         reading, scanning = margins_px(model.config)
         self.margin_px, self.scan_margin_px = margin_px or reading, margin_px or scanning
         self.clock = Clock()
@@ -120,7 +125,7 @@ class SlideReading:
             "read": vars(self.rules),
             "slide": [source.width, source.height, source.mpp_x, source.mpp_y],
             "quickhash": str(getattr(source.properties, "quickhash", "")) if hasattr(source, "properties") else "",
-            "windows": [largest_window_px, self.margin_px, self.scan_margin_px, shift_px, WINDOWS_PER_BLOCK],
+            "windows": [*self.largest_px.values(), self.margin_px, self.scan_margin_px, shift_px, WINDOWS_PER_BLOCK],
         }
         self.store = BlockStore(checkpoint_dir, plan=plan)
 
@@ -186,7 +191,7 @@ class SlideReading:
             mpp=self.rules.scan_mpp if scanning else self.rules.mpp,
             margin_px=self.scan_margin_px if scanning else self.margin_px,
             shift_px=self.shift_px,
-            largest_px=self.largest_px,
+            largest_px=self.largest_px["scanning" if scanning else "reading"],
         )
         blocks = [windows[i : i + WINDOWS_PER_BLOCK] for i in range(0, len(windows), WINDOWS_PER_BLOCK)]
         # a block is of these windows: where others were planned once (by another release, in the middle of a run) it is not used

@@ -53,7 +53,7 @@ class Grid:
     """Level-0 pixels per cell."""
 
     def largest_window_px(self, bytes_per_px: int) -> int:
-        """What keeps a reading within about 1.5 GB with two workers."""
+        """What keeps a reading within about 1.5 GB with two workers, on a slide full of tissue, too."""
         large = self.rows * self.cols > LARGE_MAP_CELLS
         return (WINDOW_BYTES_OF_LARGE_MAP if large else WINDOW_BYTES) // bytes_per_px
 

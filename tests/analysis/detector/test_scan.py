@@ -7,13 +7,16 @@ import pytest
 
 from analysis.detector import scan
 from analysis.detector.calibration import logit, sigmoid
+from analysis.detector.card import default_model_folder
 from analysis.detector.configuration import ReadConfig
 from analysis.detector.engine import open_engine
 from analysis.detector.lesions import LesionRules, find_lesions
 from analysis.detector.pixel_source import ArraySource
-from analysis.detector.reading_plan import Grid
+from analysis.detector.reading import SlideReading
+from analysis.detector.reading_plan import WINDOW_BYTES, Grid
 from analysis.detector.second_look import GLANCE_CELLS, strongest
-from analysis.detector.weights import LoadedModel
+from analysis.detector.weights import LoadedModel, load_model
+from tests.analysis.detector.conftest import engine_or_skip
 
 RULES = ReadConfig(scan_score=0.5, scan_grow_probability=0.4, glance_score=0.0)
 GRID = Grid.of(width=800, height=640, mpp_x=1.0, mpp_y=1.0)
@@ -183,3 +186,22 @@ def test_no_find_is_believed_much_more_than_the_scan_believes() -> None:
     assert believed[1].score == pytest.approx(sigmoid(logit(0.3) + 1.75), abs=1e-3)
     assert believed[1].peak == lesions[0].peak
     assert scan.capped(lesions, scanned.__getitem__, grid=GRID, most_above=20.0) == lesions
+
+
+def test_windows_are_as_large_as_the_memory_of_each_network_allows(noise_slide: ArraySource) -> None:
+    model = load_model(default_model_folder())
+    engine = engine_or_skip(model, "openvino-int8")
+    grid = Grid.of(width=70_000, height=60_000, mpp_x=0.25, mpp_y=0.25)
+    reading = SlideReading(
+        noise_slide,
+        model,
+        engine,
+        grid,
+        profile="fast",
+        on_progress=lambda stage, fraction: None,
+        should_stop=lambda: False,
+        checkpoint_dir=None,
+    )
+    assert engine.scanner.bytes_per_px < engine.bytes_per_px  # half as wide
+    assert reading.largest_px["scanning"] > reading.largest_px["reading"]
+    assert reading.largest_px["reading"] * engine.bytes_per_px <= WINDOW_BYTES
