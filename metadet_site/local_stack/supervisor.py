@@ -9,7 +9,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 HEALTHY_AFTER_S = 60.0  # a child that lived so long starts again with the first backoff
 STILL_WAITING_S = 10.0
+_MOST_LEFT_READS = 64  # of 64 KiB; a pipe holds one of them
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,15 @@ class Supervisor:
             self._partial.pop(descriptor, None)
             os.close(descriptor)
 
+    def _read_last_lines(self, names: Container[str]) -> None:
+        """All that these children, which have ended, left behind. Who inherited a pipe of theirs may go on to speak."""
+        for _ in range(_MOST_LEFT_READS):
+            waiting = [key for key, _ in self._selector.select(0) if key.fd != self._wake_read and key.data in names]
+            if not waiting:
+                return
+            for key in waiting:
+                self._read_lines(key.fd, key.data)
+
     def _collect(self) -> None:
         ended = processes.reap_all()
         for pid, code in ended.items():
@@ -255,6 +265,7 @@ class Supervisor:
                 self._console.say(f"Still waiting for {names} ({now - began:.0f} s).")
 
     def _account(self, running: Running) -> str:
+        self._read_last_lines({running.service.name})
         last = "\n".join(f"    {line}" for line in running.last_lines[-8:]) or "    (it said nothing)"
         return f"{running.service.name} did not become ready. Its last lines:\n{last}"
 
@@ -265,7 +276,7 @@ class Supervisor:
         while process.pid not in self._one_off_codes:
             self._turn(wait_s=0.2)
         process.returncode = self._one_off_codes.pop(process.pid)
-        self._turn(wait_s=0)  # its last lines
+        self._read_last_lines({name})
         return process.returncode
 
     def lines_of(self, command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, list[str]]:
@@ -307,5 +318,6 @@ class Supervisor:
                         )
                         processes.kill_session(running.process.pid)
                         clean = False
+            self._read_last_lines({running.service.name for running in members})
         processes.end_all_below(os.getpid(), patience_s=1.0)
         return clean

@@ -190,3 +190,32 @@ def test_a_long_line_and_bytes_that_are_no_text_pass(tmp_path: Path) -> None:
     output, _ = script.process.communicate(timeout=60)
     assert output.count("x") >= 100_000
     assert output.endswith("\ufffd end\n")
+
+
+def test_the_last_words_of_a_child_are_shown_however_it_ends(tmp_path: Path) -> None:
+    """A pipe holds 64 KiB: of more, the rest is written when the first is read, and the child has ended before it is."""
+    script = Script(
+        """
+        code = "import os; os.write(1, b'a' * 65536); os.write(1, b'last words'); os._exit(0)"
+        for _ in range(40):
+            supervisor.run_once("brief", [sys.executable, "-S", "-c", code], dict(os.environ))
+        supervisor.stop()
+        """,
+        tmp_path,
+    )
+    output, _ = script.process.communicate(timeout=60)
+    assert output.count("last words") == 40
+
+
+def test_what_services_say_when_they_are_stopped_is_shown(tmp_path: Path) -> None:
+    ends = "import os, signal; signal.signal(15, lambda *_: (os.write(1, b'a' * 65536), os.write(1, b'gone'), os._exit(0)));"
+    script = Script(
+        f"""
+        supervisor.start(*(service(f"s{{n}}", {ends + WAITS!r}) for n in range(8)))
+        (here / "one").write_text("1" + chr(10))
+        supervisor.watch()
+        """,
+        tmp_path,
+    )
+    assert script.number_in("one") == 1
+    assert script.end().count("gone") == 8
