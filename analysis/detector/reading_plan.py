@@ -93,8 +93,8 @@ def plan_windows(
 ) -> list[Window]:
     """Windows whose cores cover every True cell of `wanted` (rows, cols) exactly once, about row by row, small ones last.
 
-    `margin_px` is a multiple of SIZE_ALIGN_PX. `shift_px` (a multiple of WINDOW_ALIGN_PX) moves the first cuts, and with
-    them all others; the result of a run must not depend on it.
+    `margin_px` is a multiple of SIZE_ALIGN_PX. No window but a small one is much larger than `largest_px`. `shift_px` (a
+    multiple of WINDOW_ALIGN_PX) moves the first cuts, and with them all others; the result of a run must not depend on it.
     """
     px_per_cell = round(MAP_MPP / mpp)
     cutter = _Cutter(wanted, px_per_cell, margin_px, largest_px)

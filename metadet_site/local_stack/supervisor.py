@@ -144,7 +144,8 @@ class Supervisor:
             os.close(descriptor)
 
     def _read_last_lines(self, names: Container[str]) -> None:
-        """All that these children, which have ended, left behind. Who inherited a pipe of theirs may go on to speak."""
+        """What waits in the pipes of these children, all of it where they have ended. Who is alive, or inherited a pipe, may go on
+        to speak: hence not for ever."""
         for _ in range(_MOST_LEFT_READS):
             waiting = [key for key, _ in self._selector.select(0) if key.fd != self._wake_read and key.data in names]
             if not waiting:
