@@ -29,3 +29,17 @@ export function probability(p: number): string {
   if (p > 0 && p < 0.006) return "<0.01";
   return p.toFixed(2);
 }
+
+/** A threshold with all digits that a model card gives it (four): what lies just below must not read as if it lay on it. */
+export function limit(threshold: number): string {
+  return threshold.toFixed(4).replace(/0{1,2}$/, "");
+}
+
+/** A score that stands beside its threshold: two digits, and as many more as it takes to see on which side it lies. */
+export function scoreBeside(threshold: number, score: number): string {
+  const shown = Number(limit(threshold));
+  for (const digits of [2, 3, 4]) {
+    if (Number(score.toFixed(digits)) >= shown === score >= threshold) return digits === 2 ? probability(score) : score.toFixed(digits);
+  }
+  return String(score);
+}

@@ -1,6 +1,6 @@
 /** What the AI says of a slide, in words. What was not read whole is never called negative here. */
 
-import { percent, probability } from "../numbers";
+import { limit, percent, probability, scoreBeside } from "../numbers";
 import type { AiLesion, AiRun } from "./types";
 
 export interface Notice {
@@ -11,7 +11,7 @@ export interface Notice {
 /** The network's own score; said to be no more than that when nothing was calibrated on it. */
 export function slideScoreWords(run: Pick<AiRun, "status" | "slide_score" | "threshold" | "calibrated">): string {
   if (run.status === "cannot_assess" || run.slide_score === null) return "none: cannot be assessed";
-  return `${probability(run.slide_score)}${run.calibrated ? "" : ", not calibrated"} (threshold ${run.threshold.toFixed(2)})`;
+  return `${scoreBeside(run.threshold, run.slide_score)}${run.calibrated ? "" : ", not calibrated"} (threshold ${limit(run.threshold)})`;
 }
 
 export function slideProbabilityWords(run: Pick<AiRun, "status" | "slide_probability">): string {
@@ -66,7 +66,7 @@ export function findingWords(lesion: Pick<AiLesion, "probability" | "score">): s
 export function emptyWords(threshold: number, status: AiRun["status"]): string {
   if (status === "cannot_assess") return "The AI could not assess this slide; the final call is yours alone.";
   const where = status === "incomplete" ? " in the part that it could judge" : "";
-  return `The AI found no lesion at or above ${threshold.toFixed(2)}${where}. The heatmap (H) shows what lies below. This is not a negative call: that is yours.`;
+  return `The AI found no lesion at or above ${limit(threshold)}${where}. The heatmap (H) shows what lies below. This is not a negative call: that is yours.`;
 }
 
 /** What the manifest of a case holds of the AI for one slide. */

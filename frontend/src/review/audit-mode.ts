@@ -2,6 +2,7 @@
 
 import { h } from "../dom";
 import type { Command, Keys } from "../keys";
+import { limit } from "../numbers";
 import { redraw } from "../redraw";
 import { boxOf } from "../viewer/geometry";
 import { OutlineLayer } from "../viewer/lesions";
@@ -64,7 +65,7 @@ function lesionsPart(ai: AiView, reads: readonly OtherRead[], stage: Stage, keys
   const draw = () => {
     gallery.select(selected);
     ai.outlines.set(lesionOutlines(ai.lesions, shared, { threshold: ai.run.threshold, selected }));
-    redraw(list, lesionList({ lesions: ai.lesions, decisions: shared, selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}`, stateWords: (lesion) => readersSay(reads, lesion), onSelect: (lesion) => select(lesion, true) }));
+    redraw(list, lesionList({ lesions: ai.lesions, decisions: shared, selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${limit(ai.run.threshold)}`, stateWords: (lesion) => readersSay(reads, lesion), onSelect: (lesion) => select(lesion, true) }));
     stage.view.repaint();
     onChange();
   };

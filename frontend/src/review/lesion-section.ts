@@ -1,7 +1,7 @@
 /** The AI's lesions: the strongest fields first as pictures, then the ranked list with the state of each. */
 
 import { h, svg } from "../dom";
-import { millimetres, probability } from "../numbers";
+import { millimetres, scoreBeside } from "../numbers";
 import { findingWords, lesionChance } from "./ai-words";
 import { verdictOf } from "./lesion-order";
 import { REJECT_REASONS, SIZE_WORDS, type AiLesion, type Decision, type Verdict } from "./types";
@@ -91,7 +91,7 @@ function lesionRow(lesion: AiLesion, options: LesionSectionOptions): HTMLElement
     h("span", {}, String(lesion.rank)),
     h("span", {}, `${SIZE_WORDS[lesion.size_class] ?? lesion.size_class}${lesion.borderline ? " ?" : ""}`, lesion.borderline ? h("span", { class: "visually-hidden" }, " (near a class limit)") : null),
     h("span", { class: "r" }, millimetres(lesion.longest_diameter_mm)),
-    h("span", { class: "r" }, probability(lesion.score)),
+    h("span", { class: "r" }, scoreBeside(options.threshold, lesion.score)),
     isCalibrated(options.lesions) && h("span", { class: "r", title: "Calibrated probability that this is tumour" }, lesionChance(lesion), h("span", { class: "visually-hidden" }, " probable")),
     h("span", { class: "w" }, words, reason ? h("span", { class: "visually-hidden" }, `, ${reason}`) : null),
   );

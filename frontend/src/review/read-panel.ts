@@ -1,6 +1,7 @@
 /** The panel beside the slide for a reader: phase, call, AI, lesions, own marks, the next big step. */
 
 import { h } from "../dom";
+import { limit } from "../numbers";
 import { redraw } from "../redraw";
 import type { Store } from "../store";
 import type { Stage } from "../viewer/stage";
@@ -136,7 +137,7 @@ function mountAiPart(place: HTMLElement, acts: ReadPanelActs): (value: ReadView)
     const decisions = shownDecisions(value);
     gallery?.select(value.selected);
     redraw(decide, ai.lesions.length > 0 && decidePart(value, acts));
-    redraw(list, lesionList({ lesions: ai.lesions, decisions, selected: value.selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${ai.run.threshold.toFixed(2)}: may be left undecided`, onSelect: acts.onSelect }));
+    redraw(list, lesionList({ lesions: ai.lesions, decisions, selected: value.selected, threshold: ai.run.threshold, emptyWords: emptyWords(ai.run.threshold, ai.run.status), belowWords: `Below the threshold of ${limit(ai.run.threshold)}: may be left undecided`, onSelect: acts.onSelect }));
   };
 }
 
