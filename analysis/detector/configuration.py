@@ -42,6 +42,9 @@ class NetworkConfig:
     backbone: str = "efficientnet-lite0"
     """efficientnet-lite0 or -lite2, Lite0 with half of its channels (efficientnet-lite0-half) or with half of those inside its
     blocks (efficientnet-lite0-lean), resnet18 or resnet34."""
+    colours: str = "all"
+    """all, or green: the first convolution looks at green alone, which is nearly the same on all scanners. For reading slides of
+    a scanner that there are no patches of; costs some accuracy on the scanners that there are."""
     backbone_stride: int = 16
     """16 or 32: where the backbone stops. The coarser pyramid levels are made from its last map."""
     pyramid_channels: int = 64
@@ -65,6 +68,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ConfigurationError(f"network.backbone: {self.backbone!r} is not known; use {', '.join(BACKBONES)}")
+        if self.colours not in ("all", "green"):
+            raise ConfigurationError("network.colours must be all or green")
         if self.backbone_stride not in (16, 32):
             raise ConfigurationError("network.backbone_stride must be 16 or 32")
         if self.dense_stride not in DENSE_STRIDES:
@@ -115,6 +120,8 @@ class DataConfig:
     """Draw training regions from this many composed slides only (0: from endless ones)."""
     train_stain: str = ""
     """Train and validate on the patches of this scanner alone, for example brown or purple (empty: all)."""
+    scanner_by: str = "colour"
+    """How the scanner of a patch is known: colour (of its tissue, beside the column `stain`: `scanner_colour.py`) or column."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
@@ -123,6 +130,8 @@ class DataConfig:
             raise ConfigurationError("data.composed_slides must not be negative")
         if not 0 <= self.slide_share <= 1:
             raise ConfigurationError("data.slide_share lies between 0 and 1")
+        if self.scanner_by not in ("colour", "column"):
+            raise ConfigurationError("data.scanner_by must be colour or column")
         if self.mask_tumour_value not in (0, 1, 2, 255):
             raise ConfigurationError("data.mask_tumour_value must be 0, 1, 2 or 255")
 

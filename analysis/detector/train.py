@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.card import ModelRefused, default_model_folder
 from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config
-from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
+from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights, see_green_alone
 from analysis.detector.network.detector import Detector, scaled
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
@@ -86,6 +86,8 @@ class Trainer:
             self.network.load_state_dict(_weights_to_start_from(config))
         elif train.pretrained and isinstance(self.network.backbone, LiteBackbone):
             load_imagenet_weights(self.network.backbone, config.network.backbone)
+        if config.network.colours == "green":
+            see_green_alone(self.network.backbone)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.teachers = [teacher.to(self.device) for teacher in _teachers(config)]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}

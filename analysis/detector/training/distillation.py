@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from analysis.detector.configuration import DetectorConfig
 from analysis.detector.network import eight_bit
-from analysis.detector.network.backbone import InvertedResidual, LiteBackbone
+from analysis.detector.network.backbone import InvertedResidual, LiteBackbone, see_green_alone
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.patch_file import PatchSet
 from analysis.detector.training.augmentation import degrade, jitter_stain
@@ -49,13 +49,16 @@ def teach(
     steps: int,
     batch: int,
     stain_jitter: float,
+    colours: str,
     rng: np.random.Generator,
     say: Callable[[str], None],
     name: str,
 ) -> tuple[Beside, float]:
     """Train `network` to say of each field what its teacher said, and leave it with the averaged weights, in evaluation
     mode; where there are `patches` (smaller fields), each second step is on those. Returns its state and 8-bit ranges, and the
-    running loss. `say` is told now and then how far `name` is."""
+    running loss. `colours`: which of them it may look at (`NetworkConfig.colours`). `say` is told now and then how far `name` is."""
+    if colours == "green":
+        see_green_alone(network.backbone)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]

@@ -47,6 +47,7 @@ def lean_network(network: NetworkConfig) -> NetworkConfig:
     """What is taught to read in place of `network`: no towers, for boxes are asked of the network that looks again."""
     return NetworkConfig(
         backbone=LEAN_LITE,
+        colours=network.colours,
         backbone_stride=network.backbone_stride,
         pyramid_channels=network.pyramid_channels,
         dense_channels=network.dense_channels,
@@ -92,6 +93,7 @@ def learn(
         steps=steps,
         batch=BATCH,
         stain_jitter=config.train.stain_jitter,
+        colours=config.network.colours,
         rng=rng,
         say=say,
         name="lean network",

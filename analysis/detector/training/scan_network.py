@@ -56,6 +56,7 @@ def learn(
         steps=steps,
         batch=BATCH,
         stain_jitter=config.train.stain_jitter,
+        colours=config.network.colours,
         rng=rng,
         say=say,
         name="scan network",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from analysis.detector.configuration import PRETRAINED, NetworkConfig, config_from_dict, load_config
-from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights
+from analysis.detector.network.backbone import LiteBackbone, build_backbone, load_imagenet_weights, see_green_alone
 from analysis.detector.network.cost import count_cost
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.training.losses import patch_logits, patch_loss
@@ -172,3 +172,24 @@ def test_the_old_cards_configuration_still_loads() -> None:
     for table, key in [("network", "gate"), ("network", "heads"), ("data", "fraction"), ("read", "second_look")]:
         del raw[table][key]
     assert config_from_dict(raw) == config_from_dict({})
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet18"])
+def test_a_network_that_sees_green_alone_says_what_it_said_of_green_in_all_colours(name: str) -> None:
+    torch.manual_seed(1)
+    backbone = build_backbone(name, last_stride=16).eval()
+    coloured = tissue_like(128, 128, seed=2)[None]
+    grey = np.repeat(coloured[..., 1:2], 3, axis=-1)
+    said = backbone(to_input(grey))
+    see_green_alone(backbone)
+    for before, of_colours in zip(said, backbone(to_input(coloured)), strict=True):
+        assert torch.allclose(before, of_colours, atol=1e-4)
+        assert before.std() > 0
+
+    optimizer = torch.optim.AdamW(backbone.parameters(), lr=0.1, weight_decay=0.1)
+    backbone.train()
+    sum(part.square().mean() for part in backbone(to_input(coloured))).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    backbone.eval()
+    for of_grey, of_colours in zip(backbone(to_input(grey)), backbone(to_input(coloured)), strict=True):
+        assert torch.allclose(of_grey, of_colours, atol=1e-4)

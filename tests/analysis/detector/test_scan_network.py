@@ -245,6 +245,25 @@ def test_it_learns_what_it_is_taught(small_model: LoadedModel, material: Materia
     assert model.scanner.int8.keys() == ranges.keys()
 
 
+def test_of_a_network_that_sees_green_alone_it_learns_from_green_alone(
+    small_model: LoadedModel, material: Material
+) -> None:
+    config = small_model.config
+    teacher = dataclasses.replace(
+        small_model,
+        config=dataclasses.replace(
+            config,
+            network=dataclasses.replace(config.network, colours="green"),
+            train=dataclasses.replace(config.train, region_px=128),
+            scan=dataclasses.replace(SCAN, steps=2, most_fields=16),
+        ),
+    )
+    (state, _), _ = scan_network.learn(teacher, material, seed=8)
+    first = state["backbone.stem.0.weight"]
+    assert first[:, 1].any()
+    assert not first[:, [0, 2]].any()
+
+
 def test_what_was_measured_on_slides_is_left_out_of_the_card_and_what_patches_say_is_kept() -> None:
     """Both profiles ask the scan."""
     card: dict[str, Any] = {"test": {"auc": 0.9}, "suspicion": {}, "threshold": 0.8, "evaluation": {"patches": 1}}

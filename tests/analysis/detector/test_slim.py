@@ -151,6 +151,25 @@ def test_it_learns_what_its_teacher_says(small_model: LoadedModel, material: Mat
     assert {name.rpartition(".")[0] for name in ranges} >= {"backbone.stem.0", "dense.trunk.3"}
 
 
+def test_of_a_teacher_that_sees_green_alone_it_learns_from_green_alone(
+    small_model: LoadedModel,
+    material: Material,  # noqa: F811
+) -> None:
+    config = small_model.config
+    teacher = dataclasses.replace(
+        small_model,
+        config=dataclasses.replace(
+            config,
+            network=dataclasses.replace(config.network, colours="green"),
+            train=dataclasses.replace(config.train, region_px=128),
+        ),
+    )
+    network, (state, _), _ = lean_network.learn(teacher, material, steps=2, most_fields=8, seed=8)
+    assert network.config.colours == "green"
+    assert state["backbone.stem.0.weight"][:, 1].any()
+    assert not state["backbone.stem.0.weight"][:, [0, 2]].any()
+
+
 # -- a version of it -----------------------------------------------------------------------------------------------------
 
 
