@@ -27,8 +27,8 @@ from analysis.detector.network.detector import Detector
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 from analysis.detector.train import Trainer
-from analysis.detector.training.material import Material, load_material
-from analysis.detector.training.patch_scores import score_patches
+from analysis.detector.training.material import Material, join, load_material, scanned_by
+from analysis.detector.training.patch_scores import score_patches, score_turned
 from analysis.detector.training.region_scores import judge_regions, test_regions
 from analysis.detector.weights import write_card
 from analysis.metrics.roc import auc, auc_interval, threshold_at_sensitivity
@@ -162,12 +162,19 @@ def _figures(patches: PatchSet, scores: Any) -> dict[str, Any]:
 
 
 def _other_scanner(network: Detector, config: DetectorConfig, folder: Path) -> dict[str, Any]:
-    """All labelled patches of the scanners that were not trained on, of every fold."""
-    data = config.data
-    parts = [load_patches(folder / name) for name in data.patches]
-    parts = [p.where((p.stain != data.train_stain) & (p.label >= 0)) for p in parts]
-    other = max(parts, key=len)
-    return _figures(other, score_patches(network, other.rgb, patch_mpp=data.patch_mpp, mpp=config.train.mpp))
+    """All labelled patches of the scanners that were not trained on, of every fold; of the test fold alone, at one look and at eight."""
+    data, mpp = config.data, config.train.mpp
+    patches = join([load_patches(folder / name) for name in data.patches])
+    other = patches.where(~scanned_by(patches, data) & (patches.label >= 0))
+    scores = score_patches(network, other.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
+    in_test_fold = other.fold == data.test_fold
+    test = other.where(in_test_fold)
+    turned = score_turned(network, test.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
+    return {
+        **_figures(other, scores),
+        "test_fold": _figures(test, scores[in_test_fold]),
+        "test_fold_eight_ways": _figures(test, turned),
+    }
 
 
 def level0(network: Detector, file: Path) -> dict[str, Any]:
@@ -210,6 +217,8 @@ _FIGURES = {
     "auc": ("test", "auc"),
     "auc_2um": ("test_coarse", "auc"),
     "other_scanner": ("other_scanner", "auc"),
+    "other_scanner_test": ("other_scanner", "test_fold", "auc"),
+    "other_scanner_test_8": ("other_scanner", "test_fold_eight_ways", "auc"),
     "hard_fpr": ("hard_negatives", "false_positive_rate"),
     "level0": ("level0_patches", "auc"),
     "dice": ("composed_regions", "dice"),
@@ -223,6 +232,14 @@ def _at(result: dict[str, Any], path: tuple[str, ...]) -> float | None:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return None if value is None else float(value)
+
+
+def _merged_rows(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of before, apart from the studies that `now` has rows of."""
+    studies = {row["study"] for row in now}
+    return sorted(
+        [*(row for row in before if row["study"] not in studies), *now], key=lambda row: (row["study"], row["variant"])
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -266,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows = summary(collect(options.out))
         if options.record:
             content = read_card(options.record)
-            content["card"]["studies"] = rows
+            content["card"]["studies"] = _merged_rows(content["card"].get("studies", []), rows)
             write_card(options.record, content)
     except (
         ConfigurationError,

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
-from analysis.detector.configuration import ConfigurationError, DetectorConfig
+from analysis.detector.configuration import ConfigurationError, DataConfig, DetectorConfig
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches, percent_of
 from analysis.detector.reference_data import reference_data_folder
+from analysis.detector.scanner_colour import scanners_by_colour
 from analysis.detector.training.annotated_slides import AnnotatedRegions, Field, MixedRegions
 from analysis.detector.training.fixed_slides import (
     TRAINING_SLIDES,
@@ -96,11 +97,11 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
         patches.where((patches.fold == data.test_fold) & (patches.label >= 0)),
         hard.where(hard.fold == data.test_fold),
     )
+    own, hard_own = scanned_by(patches, data), scanned_by(hard, data)
     if len(hard):  # else a network learns that what was compressed is no tumour
         patches, hard = compressed_alike(patches), compressed_alike(hard)
     test_fold, known = patches.fold == data.test_fold, patches.label >= 0
     kept = _kept_aside(patches.ids, percent=data.validation_percent)
-    own, hard_own = _of_stain(patches, data.train_stain), _of_stain(hard, data.train_stain)
     train = patches.where(_limit(~test_fold & known & ~kept & own, data.max_patches, rng))
     hard_kept = _kept_aside(hard.ids, percent=data.validation_percent)
     hard_train = hard.where((hard.fold != data.test_fold) & ~hard_kept & hard_own)
@@ -140,13 +141,15 @@ def share_of(patches: PatchSet, *, fraction: float, seed: int) -> NDArray[np.boo
     return chosen
 
 
-def _of_stain(patches: PatchSet, stain: str) -> NDArray[np.bool_]:
+def scanned_by(patches: PatchSet, data: DataConfig) -> NDArray[np.bool_]:
+    """(n,) which are of the scanner `data.train_stain`; all of them where it names none. Raises PatchFileError where none is."""
+    stain = data.train_stain
     if not stain:
         return np.ones(len(patches), bool)
-    own = patches.stain == stain
-    if len(patches) and not own.any():
+    if len(patches) and not (patches.stain == stain).any():
         raise PatchFileError(f"no patch is of stain {stain!r}; there are {', '.join(np.unique(patches.stain))}")
-    return own
+    scanners = scanners_by_colour(patches) if data.scanner_by == "colour" else patches.stain
+    return scanners == stain
 
 
 def _limit(chosen: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -9,11 +9,21 @@ from numpy.typing import NDArray
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.training.augmentation import rescale
 from analysis.detector.training.losses import patch_logits
+from analysis.detector.turning import turn
 
 CENTRE_SHARE = 1 / 3
 """The label speaks of the central third of a patch (32 of 96 px)."""
 PAD_PX = 128
 """Patches are mirrored to at least this side: tissue, not a black frame, surrounds the centre."""
+
+
+def score_turned(network: Detector, rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float) -> NDArray[np.float32]:
+    """As `score_patches`: the mean (n,) over the eight ways up."""
+    scores = np.zeros(len(rgb), np.float32)
+    for way in range(8):
+        turned = np.stack([turn(each, way) for each in rgb]) if len(rgb) else rgb
+        scores += score_patches(network, turned, patch_mpp=patch_mpp, mpp=mpp) / 8
+    return scores
 
 
 def score_patches(

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import TissuePools
 from analysis.detector.configuration import DetectorConfig, config_from_dict
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
+from analysis.detector.scanner_colour import scanners_by_colour
 from analysis.detector.training.fixed_slides import FixedSlide, SlideRegions, cached_sheets, key_of, slide_order
-from analysis.detector.training.material import load_material, share_of
+from analysis.detector.training.material import Material, load_material, share_of
 from analysis.detector.training.regions import Region, RegionMaker, Sheets, resampled
 from tests.analysis.detector.conftest import tissue_like
 from tests.analysis.detector.test_patch_file import write_patches
@@ -179,3 +181,55 @@ def _outline_file(folder: Path) -> Path:
         split=np.array(["train"]),
     )
     return path
+
+
+def test_pale_tissue_goes_with_the_scanner_whose_colour_it_has(tmp_path: Path) -> None:
+    """The darkest pixels, by which the column was found, say nothing of it."""
+    write_patches(tmp_path / "p.npz", n=300, recolour=lambda rgb, i: scanned(rgb, "brown" if i % 2 == 0 else "purple"))
+    true = load_patches(tmp_path / "p.npz")
+    named = true.stain.copy()
+    called_wrongly = np.flatnonzero(true.stain == "purple")[::10]
+    named[called_wrongly] = "brown"
+    found = scanners_by_colour(dataclasses.replace(true, stain=named))
+    assert found.tolist() == true.stain.tolist()
+
+    write_patches(
+        tmp_path / "p.npz",
+        n=300,
+        recolour=lambda rgb, i: scanned(rgb, "brown" if i % 2 == 0 else "purple"),
+        stain=named,
+    )
+    by_colour = load_material(material_config(tmp_path, train_stain="brown"), rng=np.random.default_rng(0))
+    by_column = load_material(
+        material_config(tmp_path, train_stain="brown", scanner_by="column"), rng=np.random.default_rng(0)
+    )
+    wrong = set(true.ids[called_wrongly])
+    assert not wrong & ids_of(by_colour)
+    assert wrong & ids_of(by_column)
+
+
+def test_a_patch_without_tissue_or_a_set_of_one_colour_keeps_its_stains(tmp_path: Path) -> None:
+    same = load_patches(write_patches(tmp_path / "p.npz", n=60))
+    assert scanners_by_colour(same).tolist() == same.stain.tolist()
+    write_patches(tmp_path / "p.npz", n=60, recolour=lambda rgb, i: scanned(rgb, "brown" if i % 2 == 0 else "purple"))
+    patches = load_patches(tmp_path / "p.npz")
+    patches.rgb[:2] = 245
+    named = patches.stain.copy()
+    named[:2] = ["purple", "brown"]
+    found = scanners_by_colour(dataclasses.replace(patches, stain=named))
+    assert found[:2].tolist() == ["purple", "brown"]
+    assert found[2:].tolist() == patches.stain[2:].tolist()
+    one = patches.where(patches.stain == "brown")
+    assert set(scanners_by_colour(one)) == {"brown"}
+
+
+def scanned(rgb: NDArray[np.uint8], stain: str) -> NDArray[np.uint8]:
+    """The tissue with 0.4 or 0.65 of its density in green as density in blue."""
+    share = {"brown": 0.65, "purple": 0.4}[stain]
+    out = rgb.copy()
+    out[..., 2] = np.clip(256 * ((rgb[..., 1].astype(float) + 1) / 256) ** share - 1, 0, 255)
+    return out
+
+
+def ids_of(material: Material) -> set[str]:
+    return {str(i) for part in (material.positive, material.negative, material.validation) for i in part.ids}

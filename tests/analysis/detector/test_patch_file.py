@@ -1,22 +1,33 @@
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.detector.patch_file import PatchFileError, compressed_alike, folds_of, load_patches, percent_of
 from tests.analysis.detector.conftest import tissue_like
 
 
-def write_patches(path: Path, *, n: int = 12, side: int = 96, broken: bool = False, **changes: object) -> Path:
+def write_patches(
+    path: Path,
+    *,
+    n: int = 12,
+    side: int = 96,
+    broken: bool = False,
+    recolour: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]] = lambda rgb, number: rgb,
+    **changes: object,
+) -> Path:
     """A patch file with alternating labels 0, 1, -1; tumour patches are brighter."""
     label = np.array([(0, 1, -1)[i % 3] for i in range(n)], np.int8)
     blobs = []
     for i in range(n):
         buffer = io.BytesIO()
         rgb = tissue_like(side, side, seed=i)
-        Image.fromarray(np.clip(rgb + 40 * (label[i] == 1), 0, 255).astype(np.uint8)).save(buffer, "PNG")
+        rgb = np.clip(rgb + 40 * (label[i] == 1), 0, 255).astype(np.uint8)
+        Image.fromarray(recolour(rgb, i)).save(buffer, "PNG")
         blobs.append(b"no image" if broken and i == 1 else buffer.getvalue())
     arrays: dict[str, object] = {
         "data": np.frombuffer(b"".join(blobs), np.uint8),

@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.detector.configuration import ConfigurationError
+from analysis.detector.card import read_card
+from analysis.detector.configuration import ConfigurationError, config_from_dict
 from analysis.detector.network.detector import Detector
+from analysis.detector.patch_file import load_patches
 from analysis.detector.study import DEFAULT_PLAN, carry_out, collect, main, read_plan, summary, table
+from analysis.detector.train import Trainer
+from analysis.detector.training.material import load_material
 from analysis.detector.training.region_scores import judge_regions
 from analysis.detector.training.regions import Region
+from analysis.detector.weights import save_model
+from tests.analysis.detector.test_patch_file import write_patches
 
 PLAN = """
 [base.train]
@@ -114,3 +120,72 @@ def test_regions_without_a_found_lesion_have_no_overlap(plan: Path) -> None:
 def test_an_unknown_study_is_named(plan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(plan), "--out", str(tmp_path / "o"), "--only", "nothing"]) == 2
     assert "tiny" in capsys.readouterr().err
+
+
+def test_a_training_on_one_scanner_is_judged_on_the_other(tmp_path: Path) -> None:
+    write_patches(tmp_path / "p.npz", n=60, stain=np.array(["brown"] * 40 + ["purple"] * 20))
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        f"""
+        [base.train]
+        pretrained = false
+        patch_batch = 2
+        regions_every = 0
+        coarse_share = 0.0
+        [base.data]
+        patches = ["p.npz"]
+        hard_negatives = []
+        folder = "{tmp_path}"
+        train_stain = "brown"
+        [study.scanner]
+        steps = 1
+        variant.green.network.colours = "green"
+        """
+    )
+    (run,) = read_plan(plan)
+    result = carry_out(run, folder=tmp_path)
+    patches = load_patches(tmp_path / "p.npz")
+    other = patches.where((patches.stain == "purple") & (patches.label >= 0))
+    found = result["other_scanner"]
+    assert found["n"] == len(other) > 0
+    assert found["test_fold"]["n"] == found["test_fold_eight_ways"]["n"] == (other.fold == 4).sum() > 0
+    assert list(found["auc_by_stain"]) == ["purple"]
+
+
+def test_a_training_on_green_alone_leaves_a_network_that_sees_nothing_else(tmp_path: Path) -> None:
+    write_patches(tmp_path / "p.npz", n=60)
+    config = config_from_dict(
+        {
+            "network": {"colours": "green"},
+            "data": {"patches": ["p.npz"], "hard_negatives": [], "folder": str(tmp_path)},
+            "train": {"pretrained": False, "patch_batch": 2, "regions_every": 0, "warmup_steps": 1},
+        }
+    )
+    trainer = Trainer(config, load_material(config, rng=np.random.default_rng(0)), tmp_path)
+    before = trainer.network.backbone.stem[0].weight.detach().clone()
+    trainer.step()
+    after = trainer.network.backbone.stem[0].weight
+    assert (after[:, 1] != before[:, 1]).any()
+    assert not after[:, [0, 2]].any()
+    assert not trainer.average["backbone.stem.0.weight"][:, [0, 2]].any()
+
+
+def test_a_record_keeps_the_studies_that_were_not_carried_out_again(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "s-v-seed1.json").write_text(
+        json.dumps({"study": "s", "variant": "v", "seed": 1, "steps": 5, "test": {"auc": 0.9}})
+    )
+    config = config_from_dict({"network": {"heads": "mask"}})
+    network = Detector(config.network)
+    before = [
+        {"study": "s", "variant": "old", "seeds": 1, "steps": 5},
+        {"study": "t", "variant": "w", "seeds": 3, "steps": 9},
+    ]
+    model = tmp_path / "model"
+    save_model(model, state=dict(network.state_dict()), config=config, version="v1", card={"studies": before})
+    plan = tmp_path / "plan.toml"
+    plan.write_text("[study.s]\nvariant.v.train.epochs = 1\n")
+    assert main([str(plan), "--out", str(results), "--report", "--record", str(model)]) == 0
+    kept = read_card(model)["card"]["studies"]
+    assert [(row["study"], row["variant"]) for row in kept] == [("s", "v"), ("t", "w")]
