@@ -296,6 +296,8 @@ _STUDY_FIGURES = {
     "auc": "AUC 1.0",
     "auc_2um": "AUC 2.0",
     "other_scanner": "AUC other scanner",
+    "other_scanner_test": "its test fold",
+    "other_scanner_test_8": "its test fold, eight ways up",
     "hard_fpr": "hard negatives",
     "level0": "AUC level 0",
     "dice": "Dice, composed regions",

@@ -1,7 +1,7 @@
 """Which scanner a patch comes from, by the colour of its tissue.
 
 The column `stain` of a patch file may have been found from the darkest pixels, which pale tissue does not have: of the
-patches called brown in the CAMELYON16 set one in eight, mostly fat and connective tissue, has the magenta of the other
+patches called brown in the CAMELYON16 set one in ten, mostly fat and connective tissue, has the magenta of the other
 scanner. A training on one scanner then lacks its fat, and is judged on fat of that very scanner as if it were the other's.
 """
 
