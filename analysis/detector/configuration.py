@@ -26,7 +26,8 @@ BEFORE = {
         "give_up_score": 0.0,
         "box_score": 0.0,
         "bridge_probability": 1.0,
-    }
+    },
+    "data": {"scanner_by": "column"},
 }
 """What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
@@ -44,7 +45,7 @@ class NetworkConfig:
     blocks (efficientnet-lite0-lean), resnet18 or resnet34."""
     colours: str = "all"
     """all, or green: the first convolution looks at green alone, which is nearly the same on all scanners. For reading slides of
-    a scanner that there are no patches of; costs some accuracy on the scanners that there are."""
+    a scanner that there are no patches of (ADR 20)."""
     backbone_stride: int = 16
     """16 or 32: where the backbone stops. The coarser pyramid levels are made from its last map."""
     pyramid_channels: int = 64

@@ -85,3 +85,5 @@ def test_a_card_from_before_the_second_look_is_read_as_it_was() -> None:
     assert (read.second_look, read.candidate_score, read.give_up_score, read.box_score) == (False, 0.0, 0.0, 0.0)
     assert read.bridge_probability == 1
     assert config_of_card({}).read.second_look is False
+    assert config_of_card({}).data.scanner_by == "column"
+    assert config_of_card(raw).data.scanner_by == "colour"
