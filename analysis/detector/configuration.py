@@ -19,7 +19,7 @@ BACKBONES = (*PRETRAINED, "efficientnet-lite0-half", "efficientnet-lite0-lean", 
 SHIPPED = "shipped"
 RETIRED = {"read": ("box_probability", "suspicious_probability")}
 """Keys of earlier versions, by table: a model version that carries one is still good."""
-BEFORE = {
+BEFORE: dict[str, dict[str, Any]] = {
     "read": {
         "candidate_score": 0.0,
         "second_look": False,
