@@ -45,7 +45,7 @@ class NetworkConfig:
     blocks (efficientnet-lite0-lean), resnet18 or resnet34."""
     colours: str = "all"
     """all, or green: the first convolution looks at green alone, which is nearly the same on all scanners. For reading slides of
-    a scanner that there are no patches of (ADR 20)."""
+    a scanner that there are no patches of; where there are, colour is worth having (ADR 20)."""
     backbone_stride: int = 16
     """16 or 32: where the backbone stops. The coarser pyramid levels are made from its last map."""
     pyramid_channels: int = 64

@@ -65,7 +65,7 @@ def test_a_folder_of_slides_becomes_a_version_in_use(tmp_path: Path, reference_d
     (tmp_path / "own.toml").write_text(CONFIGURATION)
     compose = ("analysis.detector.compose", "--single", "--seed", "21")
     said(tmp_path, *compose, "training", "--split", "train", "--slides", "8")
-    said(tmp_path, *compose, "validation", "--split", "validation", "--slides", "12")
+    said(tmp_path, *compose, "validation", "--split", "validation", "--slides", "24")  # 30 metastases, 10 to be found
 
     train = ("analysis.detector.train", "own.toml", "--out", "run")
     first = started(tmp_path, *train)
