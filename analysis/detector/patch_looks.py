@@ -11,12 +11,9 @@ from numpy.typing import NDArray
 
 from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.network.detector import Detector
-from analysis.detector.second_look import IN_TURN, all_looks
-from analysis.detector.training.patch_scores import score_patches
-from analysis.detector.turning import turn
+from analysis.detector.second_look import all_looks
+from analysis.detector.training.patch_scores import WAYS_UP, score_patches, score_turned
 from analysis.detector.weights import LoadedModel
-
-WAYS_UP = tuple(sorted(way for ways in IN_TURN for way in ways))
 
 
 def networks_that_look_again(model: LoadedModel) -> tuple[Detector, ...]:
@@ -40,25 +37,19 @@ def scores_of_all_looks(
     `on_progress` may raise, to end it early.
     """
     again = networks_that_look_again(model)
-    calls = 1 + len(again) * len(WAYS_UP)
+    looks = 1 + len(again) * WAYS_UP
 
-    def said(network: Detector, patches: NDArray[np.uint8], call: int) -> NDArray[np.float32]:
-        return score_patches(
-            network,
-            patches,
-            patch_mpp=patch_mpp,
-            mpp=model.config.read.mpp,
-            on_progress=lambda fraction: on_progress((call + fraction) / calls),
-        )
+    def told(before: int, of: int) -> Callable[[float], None]:
+        return lambda fraction: on_progress((before + of * fraction) / looks)
 
-    first = said(model.network, rgb, 0)
+    mpp = model.config.read.mpp
+    first = score_patches(model.network, rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=told(0, 1))
     if not again or not len(rgb):
         return first, first.astype(np.float64)
-    seconds = [np.zeros(len(rgb)) for _ in again]
-    for n, way in enumerate(WAYS_UP):
-        turned = np.stack([turn(patch, way) for patch in rgb])
-        for k, network in enumerate(again):
-            seconds[k] += said(network, turned, 1 + n * len(again) + k) / len(WAYS_UP)
+    seconds = [
+        score_turned(network, rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=told(1 + k * WAYS_UP, WAYS_UP))
+        for k, network in enumerate(again)
+    ]
     second = [sigmoid(sum(map(logit, each)) / len(each)) for each in zip(*seconds, strict=True)]
     together = [all_looks(a, b, networks=len(again)) for a, b in zip(first.tolist(), second, strict=True)]
     return first, np.array(together, np.float64)

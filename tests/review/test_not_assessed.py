@@ -126,7 +126,7 @@ def test_what_is_signed_names_scores_that_are_not_calibrated_and_probabilities_t
     assert ann.sign().status_code == 200
     report = ann.http.get(f"/cases/{ward.case.pk}/report/").content.decode()
     assert "slide score 0.900 (not calibrated)" in report
-    assert "AI score 0.90, not calibrated" in report
+    assert "AI score 0.9000, not calibrated" in report
     assert "Not calibrated: the scores are the network&#x27;s own and no probabilities." in report
 
     second = factories.make_case("S26-0002")

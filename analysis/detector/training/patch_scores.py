@@ -13,16 +13,33 @@ from analysis.detector.turning import turn
 
 CENTRE_SHARE = 1 / 3
 """The label speaks of the central third of a patch (32 of 96 px)."""
+WAYS_UP = 8
 PAD_PX = 128
 """Patches are mirrored to at least this side: tissue, not a black frame, surrounds the centre."""
 
 
-def score_turned(network: Detector, rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float) -> NDArray[np.float32]:
+def score_turned(
+    network: Detector,
+    rgb: NDArray[np.uint8],
+    *,
+    patch_mpp: float,
+    mpp: float,
+    on_progress: Callable[[float], None] = lambda fraction: None,
+) -> NDArray[np.float64]:
     """As `score_patches`: the mean (n,) over the eight ways up."""
-    scores = np.zeros(len(rgb), np.float32)
-    for way in range(8):
-        turned = np.stack([turn(each, way) for each in rgb]) if len(rgb) else rgb
-        scores += score_patches(network, turned, patch_mpp=patch_mpp, mpp=mpp) / 8
+    scores = np.zeros(len(rgb))
+    for way in range(WAYS_UP):
+        turned = np.stack([turn(patch, way) for patch in rgb]) if len(rgb) else rgb
+        scores += (
+            score_patches(
+                network,
+                turned,
+                patch_mpp=patch_mpp,
+                mpp=mpp,
+                on_progress=lambda fraction, way=way: on_progress((way + fraction) / WAYS_UP),  # type: ignore[misc]
+            )
+            / WAYS_UP
+        )
     return scores
 
 

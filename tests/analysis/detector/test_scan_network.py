@@ -51,6 +51,13 @@ def saying(small: Detector, probability: float) -> Detector:
     return small.eval()
 
 
+def seeing_green(model: LoadedModel, **changes: Any) -> LoadedModel:
+    """The same weights, of a network that may look at green alone."""
+    network = dataclasses.replace(model.config.network, colours="green")
+    train = dataclasses.replace(model.config.train, region_px=128)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, network=network, train=train, **changes))
+
+
 def saved(folder: Path, network: Detector, scanner: Detector, *, int8: dict[str, Tensor] | None = None) -> LoadedModel:
     config = DetectorConfig(network=SMALL, read=READ, scan=SCAN)
     state = (scanner.state_dict(), int8 or {})
@@ -248,16 +255,7 @@ def test_it_learns_what_it_is_taught(small_model: LoadedModel, material: Materia
 def test_of_a_network_that_sees_green_alone_it_learns_from_green_alone(
     small_model: LoadedModel, material: Material
 ) -> None:
-    config = small_model.config
-    teacher = dataclasses.replace(
-        small_model,
-        config=dataclasses.replace(
-            config,
-            network=dataclasses.replace(config.network, colours="green"),
-            train=dataclasses.replace(config.train, region_px=128),
-            scan=dataclasses.replace(SCAN, steps=2, most_fields=16),
-        ),
-    )
+    teacher = seeing_green(small_model, scan=dataclasses.replace(SCAN, steps=2, most_fields=16))
     (state, _), _ = scan_network.learn(teacher, material, seed=8)
     first = state["backbone.stem.0.weight"]
     assert first[:, 1].any()

@@ -25,7 +25,7 @@ from analysis.detector.turning import turn, turn_back
 from analysis.detector.weights import LoadedModel, load_model, save_model
 from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
 from tests.analysis.detector.test_patch_file import write_patches
-from tests.analysis.detector.test_scan_network import material, patches  # noqa: F401
+from tests.analysis.detector.test_scan_network import material, patches, seeing_green  # noqa: F401
 
 READ = ReadConfig(seed_probability=0.3, grow_probability=0.25, candidate_score=0.0, glance_score=0.0, second_look=False)
 
@@ -155,16 +155,7 @@ def test_of_a_teacher_that_sees_green_alone_it_learns_from_green_alone(
     small_model: LoadedModel,
     material: Material,  # noqa: F811
 ) -> None:
-    config = small_model.config
-    teacher = dataclasses.replace(
-        small_model,
-        config=dataclasses.replace(
-            config,
-            network=dataclasses.replace(config.network, colours="green"),
-            train=dataclasses.replace(config.train, region_px=128),
-        ),
-    )
-    network, (state, _), _ = lean_network.learn(teacher, material, steps=2, most_fields=8, seed=8)
+    network, (state, _), _ = lean_network.learn(seeing_green(small_model), material, steps=2, most_fields=8, seed=8)
     assert network.config.colours == "green"
     assert state["backbone.stem.0.weight"][:, 1].any()
     assert not state["backbone.stem.0.weight"][:, [0, 2]].any()

@@ -125,23 +125,9 @@ def test_an_unknown_study_is_named(plan: Path, tmp_path: Path, capsys: pytest.Ca
 def test_a_training_on_one_scanner_is_judged_on_the_other(tmp_path: Path) -> None:
     write_patches(tmp_path / "p.npz", n=60, stain=np.array(["brown"] * 40 + ["purple"] * 20))
     plan = tmp_path / "plan.toml"
-    plan.write_text(
-        f"""
-        [base.train]
-        pretrained = false
-        patch_batch = 2
-        regions_every = 0
-        coarse_share = 0.0
-        [base.data]
-        patches = ["p.npz"]
-        hard_negatives = []
-        folder = "{tmp_path}"
-        train_stain = "brown"
-        [study.scanner]
-        steps = 1
-        variant.green.network.colours = "green"
-        """
-    )
+    base = PLAN.format(folder=tmp_path).partition("[study.tiny]")[0].replace("fraction = 0.01", 'train_stain = "brown"')
+    files = 'patches = ["p.npz"]\nhard_negatives = []\n'
+    plan.write_text(f'{base}{files}[study.scanner]\nsteps = 1\nvariant.green.network.colours = "green"\n')
     (run,) = read_plan(plan)
     result = carry_out(run, folder=tmp_path)
     patches = load_patches(tmp_path / "p.npz")
