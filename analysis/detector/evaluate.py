@@ -29,6 +29,7 @@ from analysis.detector.patch_looks import scores_of_all_looks
 from analysis.detector.reading import PROFILES
 from analysis.detector.slide_evaluation import ReferenceTableError, evaluate_folder
 from analysis.detector.slide_figures import TIMES
+from analysis.detector.training.material import with_scanners
 from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.validation_record import RecordDamaged, load_record
 from analysis.detector.weights import LoadedModel, load_model, write_card
@@ -74,6 +75,7 @@ def evaluate_patches(
     threshold = float(model.card.get("patch_threshold", 0.5))
     pairs = list(zip(truth.tolist(), scores.tolist(), strict=True))
     interval = bootstrap(pairs, lambda drawn: auc([t for t, _ in drawn], [s for _, s in drawn]), repeats=300)
+    patches = with_scanners(patches, model.config.data)
     by_stain = {str(s): auc(truth[patches.stain == s], scores[patches.stain == s]) for s in np.unique(patches.stain)}
     return {
         "file": file.name,

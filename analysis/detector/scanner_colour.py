@@ -5,6 +5,8 @@ patches called brown in the CAMELYON16 set one in ten, mostly fat and connective
 scanner. A training on one scanner then lacks its fat, and is judged on fat of that very scanner as if it were the other's.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,11 @@ LEAST_TISSUE = 0.01
 """Share of the pixels below which a patch says nothing of its colour."""
 
 
+def told_by_colour(patches: PatchSet) -> PatchSet:
+    """The same patches, each with the stain whose colour it has."""
+    return replace(patches, stain=scanners_by_colour(patches))
+
+
 def scanners_by_colour(patches: PatchSet) -> NDArray[np.str_]:
     """(n,) for each patch the stain whose patches have its colour, by the medians of those that are called so.
 
@@ -32,7 +39,7 @@ def scanners_by_colour(patches: PatchSet) -> NDArray[np.str_]:
     named = np.unique(patches.stain)
     if len(named) < 2:
         return patches.stain.copy()
-    hue = np.array([_hue(rgb) for rgb in patches.rgb])
+    hue = np.array([hue_of(rgb) for rgb in patches.rgb])
     clear = ~np.isnan(hue)
     known = [name for name in named if (clear & (patches.stain == name)).any()]
     if len(known) < 2:
@@ -47,7 +54,7 @@ def scanners_by_colour(patches: PatchSet) -> NDArray[np.str_]:
     return found
 
 
-def _hue(rgb: NDArray[np.uint8]) -> float:
+def hue_of(rgb: NDArray[np.uint8]) -> float:
     """(h, w, 3) -> optical density of blue for one of green, over the tissue; NaN where there is hardly any.
 
     Red for one of green would say how much haematoxylin there is for the eosin: the kind of tissue, not the scanner.

@@ -27,7 +27,7 @@ from analysis.detector.network.detector import Detector
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 from analysis.detector.train import Trainer
-from analysis.detector.training.material import Material, join, load_material, scanned_by
+from analysis.detector.training.material import Material, join, load_material, scanned_by, with_scanners
 from analysis.detector.training.patch_scores import score_patches, score_turned
 from analysis.detector.training.region_scores import judge_regions, test_regions
 from analysis.detector.weights import write_card
@@ -164,7 +164,7 @@ def _figures(patches: PatchSet, scores: Any) -> dict[str, Any]:
 def _other_scanner(network: Detector, config: DetectorConfig, folder: Path) -> dict[str, Any]:
     """All labelled patches of the scanners that were not trained on, of every fold; of the test fold alone, at one look and at eight."""
     data, mpp = config.data, config.train.mpp
-    patches = join([load_patches(folder / name) for name in data.patches])
+    patches = with_scanners(join([load_patches(folder / name) for name in data.patches]), data)
     other = patches.where(~scanned_by(patches, data) & (patches.label >= 0))
     scores = score_patches(network, other.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
     in_test_fold = other.fold == data.test_fold

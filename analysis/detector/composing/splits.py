@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.detector.composing.tissue_pool import build_pools, pale_normal_pool
 from analysis.detector.patch_file import PatchSet, compressed_alike, load_patches, percent_of
+from analysis.detector.scanner_colour import told_by_colour
 
 SPLITS = ("test", "validation", "train")
 TEST_FOLD = 4
@@ -54,12 +55,13 @@ def in_split(patches: PatchSet, split: str, *, validation_percent: int = VALIDAT
 
 
 def load_tissue(data: Path) -> tuple[PatchSet, PatchSet]:
-    """Labelled patches and hard negatives, compressed alike: in a slide, too, tumour must not be what was never compressed.
+    """Labelled patches and hard negatives, the scanner by their colour, so that a slide has one; compressed alike: in a slide,
+    too, tumour must not be what was never compressed.
 
     Raises PatchFileError.
     """
     patches, hard = (load_patches(data / f"pcam_{name}.npz") for name in ("patches", "hard_negatives"))
-    return compressed_alike(patches), compressed_alike(hard)
+    return compressed_alike(told_by_colour(patches)), compressed_alike(told_by_colour(hard))
 
 
 def load_split(data: Path, split: str, *, validation_percent: int = VALIDATION_PERCENT) -> SplitPatches:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.detector.patch_file import PatchSet
+from analysis.detector.scanner_colour import hue_of
 
 MIN_POOL = 4
 _SHARP_SHARE = 0.68
@@ -45,7 +46,7 @@ def build_pools(patches: PatchSet, hard_negatives: PatchSet, *, stain: str, wide
     Raises PoolTooSmall.
     """
     own = patches.stain == stain
-    # fat is nearly colourless: both scanners serve, and one alone has hardly any
+    # both scanners serve, the other's in this one's colour: one alone has hardly any
     fat = (patches.label == 0) & (patches.white > 0.55) & (patches.white < 0.97)
     chosen = {
         "lymphoid": np.flatnonzero(darker_half(patches, stain=stain, widen=widen)),
@@ -59,7 +60,7 @@ def build_pools(patches: PatchSet, hard_negatives: PatchSet, *, stain: str, wide
         rgb = source.rgb[indices]
         kept = _sharp(rgb, widen=widen)
         if name == "fat":
-            pools[name] = _on_one_glass(rgb[kept])
+            pools[name] = _fat_of_one_scanner(rgb[kept], own=own[indices[kept]])
         else:
             pools[name], near = _prepare(rgb[kept], near_median=0.6 if name == "lymphoid" else 0.8, widen=widen)
             kept = kept[near]
@@ -99,6 +100,20 @@ def _sharp(rgb: NDArray[np.uint8], *, widen: bool) -> NDArray[np.intp]:
     share = _WIDE_SHARP_SHARE if widen and len(rgb) < WIDENED_BELOW else _SHARP_SHARE
     sharp = _sharpness(rgb)
     return np.flatnonzero(sharp >= np.quantile(sharp, 1 - share))
+
+
+def _fat_of_one_scanner(rgb: NDArray[np.uint8], *, own: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """All on one glass, and with as much blue for their green as the `own` (n,) have in the middle."""
+    hue = np.array([hue_of(one) for one in rgb])
+    out = _on_one_glass(rgb)
+    known = ~np.isnan(hue)
+    if not (known & own).any():
+        return out
+    glass = optical_density(np.array(GLASS_RGB, np.uint8))
+    density = optical_density(out[known]) - glass
+    density[..., 2] *= (np.median(hue[known & own]) / hue[known])[:, None, None]
+    out[known] = from_optical_density(density + glass)
+    return out
 
 
 def _on_one_glass(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -79,11 +79,14 @@ def _mirror(index: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def key_of(patches: PatchSet, hard: PatchSet) -> str:
-    """Names the tissue that patches can give: by their pixels, for the same patch may have been compressed since."""
+    """Names the tissue that patches can give: by their pixels and stains, for the same patch may have been compressed since, or
+    its scanner be told otherwise."""
     digest = hashlib.sha256()
     for some in (patches, hard):
         digest.update("\n".join(sorted(str(i) for i in some.ids)).encode() + b"\0")
-        digest.update(np.ascontiguousarray(some.rgb[np.argsort(some.ids)]).data)
+        order = np.argsort(some.ids)
+        digest.update(np.ascontiguousarray(some.rgb[order]).data)
+        digest.update("\n".join(str(stain) for stain in some.stain[order]).encode())
     return digest.hexdigest()[:16]
 
 

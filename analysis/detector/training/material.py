@@ -12,7 +12,7 @@ from analysis.detector.composing.tissue_pool import PoolTooSmall, build_pools
 from analysis.detector.configuration import ConfigurationError, DataConfig, DetectorConfig
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches, percent_of
 from analysis.detector.reference_data import reference_data_folder
-from analysis.detector.scanner_colour import scanners_by_colour
+from analysis.detector.scanner_colour import told_by_colour
 from analysis.detector.training.annotated_slides import AnnotatedRegions, Field, MixedRegions
 from analysis.detector.training.fixed_slides import (
     TRAINING_SLIDES,
@@ -93,6 +93,7 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
     patches = join([load_patches(folder / name) for name in data.patches])
     hard = join([load_patches(folder / name) for name in data.hard_negatives]) if data.hard_negatives else None
     hard = hard if hard is not None else patches.where(np.zeros(len(patches), bool))
+    patches, hard = with_scanners(patches, data), with_scanners(hard, data)  # before they are compressed
     test, test_hard = (
         patches.where((patches.fold == data.test_fold) & (patches.label >= 0)),
         hard.where(hard.fold == data.test_fold),
@@ -141,15 +142,20 @@ def share_of(patches: PatchSet, *, fraction: float, seed: int) -> NDArray[np.boo
     return chosen
 
 
+def with_scanners(patches: PatchSet, data: DataConfig) -> PatchSet:
+    """The same patches, `stain` as `data.scanner_by` tells it."""
+    return told_by_colour(patches) if data.scanner_by == "colour" else patches
+
+
 def scanned_by(patches: PatchSet, data: DataConfig) -> NDArray[np.bool_]:
-    """(n,) which are of the scanner `data.train_stain`; all of them where it names none. Raises PatchFileError where none is."""
+    """(n,) which have the stain `data.train_stain`; all of them where it names none. Raises PatchFileError where none has."""
     stain = data.train_stain
     if not stain:
         return np.ones(len(patches), bool)
     if len(patches) and not (patches.stain == stain).any():
         raise PatchFileError(f"no patch is of stain {stain!r}; there are {', '.join(np.unique(patches.stain))}")
-    scanners = scanners_by_colour(patches) if data.scanner_by == "colour" else patches.stain
-    return scanners == stain
+    chosen: NDArray[np.bool_] = patches.stain == stain
+    return chosen
 
 
 def _limit(chosen: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from analysis.detector.calibration import sigmoid
 from analysis.detector.configuration import DetectorConfig, NetworkConfig, ReadConfig
@@ -113,3 +114,11 @@ def simulated_record(*, slides: int, seed: int) -> tuple[ValidationRecord, list[
         weights_sha256="w", profile="standard", read={"mpp": 1.0}, composed=True, slides=tuple(made), sha256="r" * 64
     )
     return record, chances
+
+
+def scanned(rgb: NDArray[np.uint8], stain: str) -> NDArray[np.uint8]:
+    """The tissue with 0.4 or 0.65 of its density in green as density in blue."""
+    share = {"brown": 0.65, "purple": 0.4}[stain]
+    out = rgb.copy()
+    out[..., 2] = np.clip(256 * ((rgb[..., 1].astype(float) + 1) / 256) ** share - 1, 0, 255)
+    return out

@@ -20,12 +20,13 @@ from analysis.detector.composing.slide_file import doubled
 from analysis.detector.composing.slide_set import PlannedSlide, lay_artefacts, plan_set
 from analysis.detector.composing.splits import SPLITS, TEST_FOLD, VALIDATION_PERCENT, in_split
 from analysis.detector.composing.tags import TAG_BITS
-from analysis.detector.composing.tissue_pool import PoolTooSmall, TissuePools, build_pools
+from analysis.detector.composing.tissue_pool import GLASS_RGB, PoolTooSmall, TissuePools, build_pools
 from analysis.detector.configuration import load_config
 from analysis.detector.patch_file import PatchSet
+from analysis.detector.scanner_colour import hue_of
 from analysis.detector.slide_evaluation import read_reference
 from analysis.detector.training.regions import RegionMaker, make_sheets
-from tests.analysis.detector.conftest import tissue_like
+from tests.analysis.detector.conftest import scanned, tissue_like
 
 SIDE = 48
 
@@ -163,6 +164,34 @@ def test_too_few_patches_of_a_kind_are_named() -> None:
     )
     with pytest.raises(PoolTooSmall, match="usable tumour patches of stain 'brown'"):
         build_pools(empty, empty, stain="brown")
+
+
+def test_fat_of_the_other_scanner_gets_the_colour_of_this_one() -> None:
+    """One scanner alone has hardly any; as it came it stood out on the slide."""
+    n = 96
+    rgb = np.stack([tissue_like(SIDE, SIDE, seed=i) for i in range(n)])
+    stain = np.where(np.arange(n) % 2 == 0, "brown", "purple")
+    kind = np.repeat(["lymph", "tumour", "fat"], n // 3)
+    for i in range(n):
+        if kind[i] == "fat":
+            rgb[i, :, : round(0.7 * SIDE)] = GLASS_RGB
+        rgb[i] = scanned(rgb[i], stain[i])
+    white = (rgb.min(axis=-1) > 220).mean(axis=(1, 2)).astype(np.float32)
+    patches = PatchSet(
+        rgb,
+        np.array([f"{i}" for i in range(n)]),
+        (kind == "tumour").astype(np.int8),
+        stain,
+        np.zeros(n, np.int8),
+        white,
+    )
+    fat = (kind == "fat") & (white > 0.55)
+    assert {*stain[fat]} == {"brown", "purple"}
+    for of in ("brown", "purple"):
+        own = np.median([hue_of(one) for one in rgb[fat & (stain == of)]])
+        found = build_pools(patches, patches.where(kind == "lymph"), stain=of)
+        assert len(found.ids["fat"]) > 6
+        assert [hue_of(one) for one in found.fat] == pytest.approx([own] * len(found.fat), rel=0.1)
 
 
 def test_no_patch_serves_two_splits_and_the_test_split_is_the_untouched_fold() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import TissuePools
@@ -15,7 +14,7 @@ from analysis.detector.scanner_colour import scanners_by_colour
 from analysis.detector.training.fixed_slides import FixedSlide, SlideRegions, cached_sheets, key_of, slide_order
 from analysis.detector.training.material import Material, load_material, share_of
 from analysis.detector.training.regions import Region, RegionMaker, Sheets, resampled
-from tests.analysis.detector.conftest import tissue_like
+from tests.analysis.detector.conftest import scanned, tissue_like
 from tests.analysis.detector.test_patch_file import write_patches
 
 
@@ -156,6 +155,8 @@ def test_sheets_are_made_once_for_the_same_tissue(tmp_path: Path) -> None:
     assert key_of(patch_set(3).where(np.array([2, 0, 1])), patch_set(2)) == key
     brighter = dataclasses.replace(patch_set(3), rgb=patch_set(3).rgb + 1)
     assert key_of(brighter, patch_set(2)) != key
+    told_otherwise = dataclasses.replace(patch_set(3), stain=np.full(3, "green"))
+    assert key_of(told_otherwise, patch_set(2)) != key
 
 
 def test_a_region_maker_resamples_to_the_wanted_side(tmp_path: Path) -> None:
@@ -207,6 +208,12 @@ def test_pale_tissue_goes_with_the_scanner_whose_colour_it_has(tmp_path: Path) -
     assert not wrong & ids_of(by_colour)
     assert wrong & ids_of(by_column)
 
+    # both scanners trained on: regions are composed of what is called one stain, and figures given for it
+    both = load_material(material_config(tmp_path), rng=np.random.default_rng(0))
+    for part in (both.positive, both.negative, both.unlabelled, both.validation, both.test):
+        assert part is not None
+        assert part.stain.tolist() == [true.stain[true.ids.tolist().index(i)] for i in part.ids]
+
 
 def test_a_patch_without_tissue_or_a_set_of_one_colour_keeps_its_stains(tmp_path: Path) -> None:
     same = load_patches(write_patches(tmp_path / "p.npz", n=60))
@@ -221,14 +228,6 @@ def test_a_patch_without_tissue_or_a_set_of_one_colour_keeps_its_stains(tmp_path
     assert found[2:].tolist() == patches.stain[2:].tolist()
     one = patches.where(patches.stain == "brown")
     assert set(scanners_by_colour(one)) == {"brown"}
-
-
-def scanned(rgb: NDArray[np.uint8], stain: str) -> NDArray[np.uint8]:
-    """The tissue with 0.4 or 0.65 of its density in green as density in blue."""
-    share = {"brown": 0.65, "purple": 0.4}[stain]
-    out = rgb.copy()
-    out[..., 2] = np.clip(256 * ((rgb[..., 1].astype(float) + 1) / 256) ** share - 1, 0, 255)
-    return out
 
 
 def ids_of(material: Material) -> set[str]:

@@ -15,6 +15,7 @@ from analysis.detector.composing.splits import TEST_FOLD, VALIDATION_PERCENT, lo
 from analysis.detector.patch_file import compressed_alike, folds_of, load_patches, percent_of
 from analysis.detector.slide_evaluation import is_composed, read_reference
 from analysis.detector.slide_judging import read_tags
+from tests.analysis.detector.conftest import scanned
 from tests.analysis.detector.test_patch_file import write_patches
 
 SMALL = {"slides": 4, "seed": 5, "masks": True, "canvas_px": (1700, 1300), "sheet_px": 160}
@@ -141,6 +142,29 @@ def test_tissue_of_a_slide_is_compressed_alike_whatever_it_is(data: Path) -> Non
             pixels = dict(zip(whole.ids.tolist(), whole.rgb, strict=True))
             assert len(part)
             assert all(np.array_equal(rgb, pixels[name]) for name, rgb in zip(part.ids.tolist(), part.rgb, strict=True))
+
+
+def test_a_slide_has_tissue_of_one_scanner_by_its_colour(tmp_path: Path) -> None:
+    """What the column calls brown may be pale tissue of the other scanner."""
+    of = ["brown", "purple"] * 60
+    wrong = np.where(np.arange(120) % 12 == 1, "brown", np.array(of))
+    for name in ("patches", "hard_negatives"):
+        ids = np.array([f"{name}{i}" for i in range(120)])
+        extra = {"label": np.zeros(120, np.int8), "in_label_table": np.ones(120, bool)} if "hard" in name else {}
+        write_patches(
+            tmp_path / f"pcam_{name}.npz",
+            n=120,
+            recolour=lambda rgb, i: scanned(rgb, of[i]),
+            id=ids,
+            stain=wrong,
+            **extra,
+        )
+    found = load_split(tmp_path, "train")
+    for part in (found.patches, found.confirmed_negatives):
+        assert len(part) > 40
+        assert part.stain.tolist() == [
+            of[int(str(i).removeprefix("patches").removeprefix("hard_negatives"))] for i in part.ids
+        ]
 
 
 def test_the_table_has_the_columns_of_camelyon16(test_set: Path) -> None:
