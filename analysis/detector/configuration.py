@@ -156,12 +156,15 @@ class TrainConfig:
     warmup_steps: int = 60
     ema_decay: float = 0.995
     stain_jitter: float = 0.15
+    colour_mixing: float = 0.0
+    """By how much (standard deviation) a colour's density goes into another's, as with another scanner: 0.15 where the slides of
+    one will be read of which there are no patches."""
     mixup: float = 0.0
     """Share of the patches of a batch that are blended with another one, their labels too (Zhang et al. 2018, arXiv 1710.09412)."""
     teachers: tuple[str, ...] = ()
     """Folders of model versions, of any network (relative ones are looked for beside the configuration file): the mean of
     what they say of a patch as it is shown is learnt from too, over its whole field. Patches without a label then serve
-    as well."""
+    as well. One that was trained at a finer spacing sees the same field enlarged."""
     teacher_share: float = 0.7
     """What the teachers' word on the centre of a patch weighs; the rest is the label's."""
     unlabelled_share: float = 0.2
@@ -197,6 +200,8 @@ class TrainConfig:
         for name in ("mixup", "teacher_share", "unlabelled_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"train.{name} lies between 0 and 1")
+        if self.colour_mixing < 0:
+            raise ConfigurationError("train.colour_mixing must not be negative")
         for name in ("workers", "patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"train.{name} must not be negative")

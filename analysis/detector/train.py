@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.card import ModelRefused, default_model_folder
@@ -89,7 +90,7 @@ class Trainer:
         if config.network.colours == "green":
             see_green_alone(self.network.backbone)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.teachers = [teacher.to(self.device) for teacher in _teachers(config)]
+        self.teachers = [(teacher.to(self.device), zoom) for teacher, zoom in _teachers(config)]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(_groups(self.network, config), weight_decay=train.weight_decay)
         patches = len(material.positive) + len(material.negative) + len(material.hard_negative)
@@ -135,9 +136,10 @@ class Trainer:
 
     def _taught(self, batch: Batch) -> Taught:
         rgb = batch.rgb if batch.taught is None else batch.taught
+        centre_px = batch.centre_px * rgb.shape[1] / batch.rgb.shape[1]
         with torch.no_grad():
-            outs = [teacher(scaled(rgb)) for teacher in self.teachers]
-            return mean_of(outs, centre_px=batch.centre_px * rgb.shape[1] / batch.rgb.shape[1])
+            shown = scaled(rgb)
+            return mean_of([(teacher(_enlarged(shown, zoom)), centre_px * zoom) for teacher, zoom in self.teachers])
 
     def _batch(self) -> Batch:
         step, workers = self.progress.step, self.config.train.workers
@@ -260,12 +262,33 @@ def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
     )
 
 
-def _teachers(config: DetectorConfig) -> list[Detector]:
-    """Raises ConfigurationError where they do not draw maps of one stride, ModelRefused where one cannot be loaded."""
-    teachers = [load_model(Path(folder)).network for folder in config.train.teachers]
-    if len({(teacher.config.dense_stride, teacher.config.heads) for teacher in teachers}) > 1:
+def _teachers(config: DetectorConfig) -> list[tuple[Detector, int]]:
+    """Each with how much larger than the training it sees a patch.
+
+    Raises ConfigurationError where they do not draw maps of one stride or one looks at a spacing that is no whole part of
+    the training's, ModelRefused where one cannot be loaded.
+    """
+    models = [load_model(Path(folder)) for folder in config.train.teachers]
+    if len({(model.network.config.dense_stride, model.network.config.heads) for model in models}) > 1:
         raise ConfigurationError("train.teachers: their network.dense_stride and network.heads must be the same")
+    teachers = []
+    for model in models:
+        mpp, own = config.train.mpp, model.config.train.mpp
+        zoom = round(mpp / own)
+        if not math.isclose(zoom * own, mpp, rel_tol=0.02):
+            raise ConfigurationError(
+                f"train.teachers: {model.version} was trained at {own} um/px; it must be train.mpp ({mpp}) or a half of it, a third and so on"
+            )
+        teachers.append((model.network, zoom))
     return teachers
+
+
+def _enlarged(rgb: Tensor, zoom: int) -> Tensor:
+    """(B, 3, h, w) as a network sees it that looks at `zoom` times finer pixels."""
+    if zoom == 1:
+        return rgb
+    larger = functional.interpolate(rgb, scale_factor=zoom, mode="bilinear", align_corners=False)
+    return larger.contiguous(memory_format=torch.channels_last)
 
 
 def _groups(network: Detector, config: DetectorConfig) -> list[dict[str, Any]]:

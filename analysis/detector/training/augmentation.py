@@ -15,14 +15,19 @@ _STAINS /= np.linalg.norm(_STAINS, axis=1, keepdims=True)
 _UNMIX = np.linalg.inv(_STAINS).astype(np.float32)
 
 
-def jitter_stain(rgb: NDArray[np.uint8], *, strength: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Scale and shift each stain's amount in optical density; rgb (B, H, W, 3)."""
+def jitter_stain(
+    rgb: NDArray[np.uint8], *, strength: float, rng: np.random.Generator, mixing: float = 0.0
+) -> NDArray[np.uint8]:
+    """Scale and shift each stain's amount in optical density; rgb (B, H, W, 3). `mixing`: standard deviation by which the three
+    densities then go into one another, as if by another scanner's colours."""
     b = len(rgb)
     gain = 1 + strength * rng.normal(size=(b, 3)).astype(np.float32) * np.array([1.2, 1.2, 0.8], np.float32)
     shift = 0.12 * strength * rng.normal(size=(b, 3)).astype(np.float32)
     # unmix, scale and mix again as one 3x3 matrix for each image
     mix = np.einsum("ij,bj,jk->bik", _UNMIX, np.clip(gain, 0.4, 1.8), _STAINS)
     offset = shift @ _STAINS
+    if mixing:
+        mix = mix @ (np.eye(3, dtype=np.float32) + mixing * rng.normal(size=(b, 3, 3)).astype(np.float32))
     density = -torch.log((torch.from_numpy(np.ascontiguousarray(rgb)).float() + 1.0) / 256.0)
     moved = torch.matmul(density.view(b, -1, 3), torch.from_numpy(mix)) + torch.from_numpy(offset)[:, None]
     out = (256.0 * torch.exp(-moved) - 0.5).clamp_(0, 255).to(torch.uint8)

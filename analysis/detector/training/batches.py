@@ -104,16 +104,20 @@ class BatchMaker:
         for kind in which:
             chosen = sets[kind]
             rgb.append(turn(chosen.rgb[int(rng.integers(len(chosen)))], int(rng.integers(8))))
-        images = jitter_stain(np.stack(rgb).astype(np.uint8), strength=train.stain_jitter, rng=rng)
+        images = self._jittered(np.stack(rgb).astype(np.uint8), rng)
         images, label = degrade(images, rng=rng), np.array(labels, np.float32)[which]
         return blend(images, label, share=train.mixup, rng=rng) if train.mixup else (images, label)
 
     def _of_regions(self, rng: np.random.Generator) -> Batch:
         assert self.material.regions is not None
         regions = [self.material.regions.make(rng) for _ in range(self.config.train.region_batch)]
-        images = jitter_stain(np.stack([r.rgb for r in regions]), strength=self.config.train.stain_jitter, rng=rng)
+        images = self._jittered(np.stack([r.rgb for r in regions]), rng)
         target = build_targets(regions, dense_stride=self.config.network.dense_stride)
         return Batch(_tensor(degrade(images, rng=rng)), target)
+
+    def _jittered(self, rgb: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        train = self.config.train
+        return jitter_stain(rgb, strength=train.stain_jitter, mixing=train.colour_mixing, rng=rng)
 
 
 def blend(

@@ -178,10 +178,12 @@ class Taught:
     field: Tensor  # (B, 1, h, w)
 
 
-def mean_of(outs: list[NetworkOutput], *, centre_px: float) -> Taught:
-    """The networks' dense maps must be of one stride."""
-    centres = [torch.stack(list(patch_logits(out, centre_px=centre_px).values())).mean(dim=0) for out in outs]
+def mean_of(outs: list[tuple[NetworkOutput, float]]) -> Taught:
+    """Of each network's output, and of the side of the centre in its pixels; the field as the coarsest of them maps it."""
+    centres = [torch.stack(list(patch_logits(out, centre_px=side).values())).mean(dim=0) for out, side in outs]
+    fields = [torch.sigmoid(out.tumour_logit) for out, _ in outs]
+    size = min((field.shape[-2], field.shape[-1]) for field in fields)
     return Taught(
         centre=torch.sigmoid(torch.stack(centres)).mean(dim=0),
-        field=torch.stack([torch.sigmoid(out.tumour_logit) for out in outs]).mean(dim=0),
+        field=torch.stack([functional.adaptive_avg_pool2d(field, size) for field in fields]).mean(dim=0),
     )

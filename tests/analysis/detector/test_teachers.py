@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from analysis.detector import train
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, load_config
-from analysis.detector.network.detector import Detector, NetworkOutput
+from analysis.detector.network.detector import Detector, NetworkOutput, scaled
 from analysis.detector.training.batches import UNKNOWN, BatchMaker, blend
-from analysis.detector.training.losses import Taught, mean_of, patch_loss
+from analysis.detector.training.losses import Taught, mean_of, patch_loss, pool_centre
 from analysis.detector.training.material import load_material
 from analysis.detector.weights import load_model, save_model
 from tests.analysis.detector.test_patch_file import write_patches
@@ -24,8 +25,8 @@ def said(logit: torch.Tensor, *, stride: int = 8) -> NetworkOutput:
     return NetworkOutput(logit, torch.zeros_like(logit), [], stride, "mask")
 
 
-def version(folder: Path, *, seed: int = 0, **network: object) -> Path:
-    config = config_from_dict({"network": {**SIZES, **network}})
+def version(folder: Path, *, seed: int = 0, mpp: float = 1.0, **network: object) -> Path:
+    config = config_from_dict({"network": {**SIZES, **network}, "train": {"mpp": mpp}})
     torch.manual_seed(seed)
     save_model(folder, state=Detector(config.network).state_dict(), config=config, version=folder.name, card={})
     return folder
@@ -76,9 +77,32 @@ def test_teachers_speak_of_the_whole_field_whatever_their_stride() -> None:
 
 def test_teachers_are_asked_for_the_mean_of_their_probabilities() -> None:
     low, high = (torch.full((1, 1, 8, 8), value) for value in (-20.0, 20.0))
-    together = mean_of([said(low), said(high)], centre_px=16)
+    together = mean_of([(said(low), 16), (said(high), 16)])
     assert together.centre.item() == pytest.approx(0.5)
     assert together.field.unique().item() == pytest.approx(0.5)
+
+
+def test_a_teacher_of_a_finer_spacing_says_what_it_would_of_the_enlarged_patch(tmp_path: Path) -> None:
+    fine = version(tmp_path / "fine", seed=3, heads="mask", attention="none", mpp=0.5)
+    config = taught_by(tmp_path, [str(fine)], coarse_share=0.0)
+    trainer = train.Trainer(config, load_material(config, rng=np.random.default_rng(0)), tmp_path)
+    batch = BatchMaker(config, trainer.material).make(0)
+    found = trainer._taught(batch)
+    with torch.no_grad():
+        larger = functional.interpolate(scaled(batch.rgb), scale_factor=2, mode="bilinear", align_corners=False)
+        out = load_model(fine).network(larger)
+    wanted = pool_centre(out.tumour_logit[:, 0], centre_px=2 * batch.centre_px, stride=4)
+    torch.testing.assert_close(found.centre, torch.sigmoid(wanted), atol=1e-4, rtol=0)
+
+    together = mean_of([(said(torch.full((1, 1, 8, 8), -20.0)), 16), (said(torch.full((1, 1, 16, 16), 20.0)), 32)])
+    assert together.field.shape[-2:] == (8, 8)
+    assert together.field.unique().item() == pytest.approx(0.5)
+
+
+def test_a_teacher_whose_spacing_does_not_fit_is_refused(tmp_path: Path) -> None:
+    config = taught_by(tmp_path, [str(version(tmp_path / "t", mpp=0.7))])
+    with pytest.raises(ConfigurationError, match=r"train\.teachers: .* was trained at 0\.7 um/px"):
+        train.Trainer(config, load_material(config, rng=np.random.default_rng(0)), tmp_path)
 
 
 def test_a_blended_patch_has_a_blended_label_and_an_unknown_one_stays_unknown() -> None:
@@ -120,7 +144,7 @@ def test_a_network_learns_what_its_teachers_say(tmp_path: Path) -> None:
     with closing(trainer):
         losses = [trainer.step()["loss"].item() for _ in range(30)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
-    assert all(not parameter.requires_grad for teacher in trainer.teachers for parameter in teacher.parameters())
+    assert all(not parameter.requires_grad for teacher, _ in trainer.teachers for parameter in teacher.parameters())
 
 
 def test_teachers_whose_maps_differ_are_refused(tmp_path: Path) -> None:
