@@ -5,6 +5,7 @@ option that silently falls back to its default is how a training run is wasted.
 """
 
 import dataclasses
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -251,6 +252,24 @@ class LookConfig:
 
 
 @dataclass(frozen=True)
+class CloserConfig:
+    """A network that looks at the candidates closer, beside what looks at them again; stored with the weights of the one that
+    reads."""
+
+    version: str = ""
+    """Of the model whose weights it has (empty: there is none)."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    mpp: float = 0.5
+    """um per px that it knows, a half of the reading's or a third and so on: it sees the same field enlarged."""
+    ways: int = 2
+    """How many of the eight ways up it sees a candidate, an even number."""
+
+    def __post_init__(self) -> None:
+        if self.ways not in (2, 4, 6, 8):
+            raise ConfigurationError("closer.ways must be 2, 4, 6 or 8")
+
+
+@dataclass(frozen=True)
 class ReadConfig:
     """How a trained network reads a slide; stored with its weights."""
 
@@ -296,15 +315,24 @@ class DetectorConfig:
     read: ReadConfig = field(default_factory=ReadConfig)
     scan: ScanConfig = field(default_factory=ScanConfig)
     look: LookConfig = field(default_factory=LookConfig)
+    closer: CloserConfig = field(default_factory=CloserConfig)
 
     def __post_init__(self) -> None:
         if self.train.pretrained and self.network.backbone not in PRETRAINED:
             raise ConfigurationError(
                 f"train.pretrained: there are no weights for {self.network.backbone}; set it to false"
             )
+        if self.closer.version and times_finer(self.read.mpp, self.closer.mpp) is None:
+            raise ConfigurationError("closer.mpp must be a half of read.mpp, or a third and so on")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def times_finer(mpp: float, finer: float) -> int | None:
+    """How many times smaller the pixels of the second spacing are; None where it is no whole number."""
+    times = round(mpp / finer)
+    return times if times >= 1 and math.isclose(times * finer, mpp, rel_tol=0.02) else None
 
 
 def load_config(path: Path) -> DetectorConfig:

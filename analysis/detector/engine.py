@@ -31,10 +31,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from analysis.detector.boxes import decode_boxes
-from analysis.detector.configuration import PYRAMID_STRIDES, NetworkConfig
+from analysis.detector.configuration import PYRAMID_STRIDES, NetworkConfig, times_finer
+from analysis.detector.enlarging import enlarged
 from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import HALF_LITE, LEAN_LITE
 from analysis.detector.network.detector import Detector
+from analysis.detector.turning import WAYS
 from analysis.detector.weights import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -100,8 +102,13 @@ class Engine(Protocol):
 
     bytes_per_px: int
     """Memory that a worker needs for a pixel of a window."""
-    dense_stride: int
-    """Pixels between the cells of the probability."""
+    ways: int
+    """How many ways up it sees a candidate, where it looks again."""
+
+    @property
+    def dense_stride(self) -> int:
+        """Pixels between the cells of the probability."""
+        ...
 
     @property
     def scanner(self) -> "Engine":
@@ -111,7 +118,7 @@ class Engine(Protocol):
     @property
     def lookers(self) -> "tuple[Engine, ...]":
         """What looks again at the candidates: this engine, and one of its kind with another network if the model has one; or
-        that one alone (`LookConfig.alone`)."""
+        that one alone (`LookConfig.alone`). Then one that looks closer, if the model has one (`CloserConfig`)."""
         ...
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
@@ -139,8 +146,9 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
         raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}")
     workers = workers or cores_at_hand()
     opened = _opened.setdefault(model.network, {})
-    beside = tuple(None if other is None else other.network for other in (model.scanner, model.looker))
-    key = (name, workers, beside, model.config.look.alone)
+    others = (model.scanner, model.looker, model.closer)
+    beside = tuple(None if other is None else other.network for other in others)
+    key = (name, workers, beside, model.config.look.alone, model.config.closer.ways)
     if key not in opened:
         engine = _open(model, name, workers)
         if model.scanner is not None:
@@ -148,6 +156,10 @@ def open_engine(model: LoadedModel, name: str = "auto", *, workers: int = 0) -> 
         if model.looker is not None:
             engine.looks_beside = _open_beside(engine, model.looker)
             engine.looks_alone = model.config.look.alone
+        if model.closer is not None:
+            engine.looks_closer = _open_beside(engine, model.closer)
+            engine.looks_closer.zoom = times_finer(model.config.read.mpp, model.config.closer.mpp) or 1
+            engine.looks_closer.ways = model.config.closer.ways
         opened[key] = engine
     return opened[key]
 
@@ -166,9 +178,7 @@ def usual_engine(model: LoadedModel) -> str:
     return "openvino-int8" if model.int8 else "openvino"
 
 
-_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, tuple[Detector | None, ...], bool], _Parts]]" = (
-    weakref.WeakKeyDictionary()
-)
+_opened: "weakref.WeakKeyDictionary[Detector, dict[tuple[str, int, tuple[Detector | None, ...], bool, int], _Parts]]" = weakref.WeakKeyDictionary()
 """Making an OpenVINO engine takes a second or two: it is kept as long as its network is."""
 
 
@@ -289,13 +299,15 @@ class _Parts:
         self.scans_beside: Engine | None = None
         self.looks_beside: Engine | None = None
         self.looks_alone = False
+        self.looks_closer: _Parts | None = None
+        self.zoom, self.ways = 1, len(WAYS)
         self.bytes_per_px, self.strip_px = window_bytes_per_px(network.config, int8=False), STRIP_PX
-        self.dense_stride, self.unused_maps = network.config.dense_stride, network.unused_maps
+        self.stride, self.unused_maps = network.config.dense_stride, network.unused_maps
         self.crop_multiple = network.config.backbone_stride
         self.reach = dict(zip(("early", "middle"), network.backbone.reach_px, strict=True))
         # a class tower that stands in for the dense branch looks as far as towers do
         self.own_towers = network.config.heads != "mask"
-        self.head_reach = HEAD_REACH_PX[self.dense_stride] if network.config.heads != "box" else sys.maxsize
+        self.head_reach = HEAD_REACH_PX[self.stride] if network.config.heads != "box" else sys.maxsize
 
     @property
     def scanner(self) -> Engine:
@@ -305,9 +317,15 @@ class _Parts:
     @property
     def lookers(self) -> tuple[Engine, ...]:
         """As Engine's."""
+        closer = () if self.looks_closer is None else (self.looks_closer,)
         if self.looks_beside is None:
-            return (self,)
-        return (self.looks_beside,) if self.looks_alone else (self, self.looks_beside)
+            return (self, *closer)
+        return (self.looks_beside, *closer) if self.looks_alone else (self, self.looks_beside, *closer)
+
+    @property
+    def dense_stride(self) -> int:
+        """As Engine's."""
+        return self.stride // self.zoom
 
     @property
     def has_towers(self) -> bool:
@@ -323,11 +341,13 @@ class _Parts:
         return [first, second, *self._late(second)][self.unused_maps :]
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
+        if self.zoom > 1:
+            rgb, margin_px = enlarged(rgb, self.zoom), margin_px * self.zoom
         maps = self.maps(rgb)
         early = max(0, margin_px - self.head_reach) // self.crop_multiple * self.crop_multiple
         probability, features = self._dense([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
         late = margin_px - early
-        inner = _cut(probability, late // self.dense_stride)
+        inner = _cut(probability, late // self.stride)
         return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE))
 
     def boxes(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -338,15 +358,15 @@ class _Parts:
 
     def _dense(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Probability (B, h, w), and P4; strip by strip where the dense branch looks only some pixels far."""
-        height, width = (side * self.dense_stride for side in maps[0].shape[2:])
-        probability = np.empty((len(maps[0]), height // self.dense_stride, width // self.dense_stride), np.float32)
+        height, width = (side * self.stride for side in maps[0].shape[2:])
+        probability = np.empty((len(maps[0]), height // self.stride, width // self.stride), np.float32)
         features: list[NDArray[np.float32]] = []
         reach = -(-self.head_reach // self.crop_multiple) * self.crop_multiple
         for strip in _strips(height, rows=self.strip_px["head"], reach=reach):
             stride = [height // m.shape[2] for m in maps]
             seen = [m[:, :, strip.seen_from // s : strip.seen_to // s] for m, s in zip(maps, stride, strict=True)]
             part, p4 = self._head(seen)
-            strip.put(part[:, 0], probability, stride=self.dense_stride)
+            strip.put(part[:, 0], probability, stride=self.stride)
             features.append(strip.of(p4, stride=FEATURE_STRIDE).copy())
         return probability, np.concatenate(features, axis=2)
 

@@ -44,6 +44,7 @@ def card_page(content: dict[str, Any]) -> str:
         *_table({**config["network"], **config["read"]}),
         *_lean(card.get("lean"), validation),
         *_look(card.get("look"), config.get("look", {})),
+        *_closer(card.get("closer"), config.get("closer", {})),
         "",
         "## Data",
         "Real CAMELYON16 patches (CC0; through PatchCamelyon) with a label of their centre, and regions composed of them under",
@@ -178,6 +179,18 @@ def _look(look: dict[str, Any] | None, config: dict[str, Any]) -> list[str]:
         f"At candidates another network looks again{'' if alone else ', too'}: that of {look['version']} ({network['backbone']}"
         f" to stride {network['backbone_stride']}, dense stride {network['dense_stride']}). The score is the mean in log odds of"
         f" the first look and {seconds}.",
+    ]
+
+
+def _closer(closer: dict[str, Any] | None, config: dict[str, Any]) -> list[str]:
+    if closer is None:
+        return []
+    network = config["network"]
+    return [
+        "",
+        f"They are also looked at closer, enlarged to {config['mpp']} um/px and {config['ways']} ways up, by that of"
+        f" {closer['version']} ({network['backbone']} to stride {network['backbone_stride']}, dense stride"
+        f" {network['dense_stride']}): one more word in the mean, which counts as each of the others.",
     ]
 
 

@@ -1,10 +1,11 @@
 """What a model says of the centre of a patch by all the looks that a candidate on a slide gets.
 
 On a slide the network that reads speaks first, and of what it makes a candidate the networks that look again speak, eight ways
-up (`second_look.py`). A patch is given the same looks, whatever the first one says.
+up, and one that looks closer if there is one (`second_look.py`). A patch is given the same looks, whatever the first one says.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,30 @@ from numpy.typing import NDArray
 from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.network.detector import Detector
 from analysis.detector.second_look import all_looks
-from analysis.detector.training.patch_scores import WAYS_UP, score_patches, score_turned
+from analysis.detector.training.patch_scores import score_patches, score_turned
+from analysis.detector.turning import WAYS
 from analysis.detector.weights import LoadedModel
 
 
-def networks_that_look_again(model: LoadedModel) -> tuple[Detector, ...]:
+@dataclass(frozen=True)
+class Looker:
+    network: Detector
+    mpp: float
+    ways: tuple[int, ...] = WAYS
+    """Up, in which it sees a candidate."""
+
+
+def lookers_of(model: LoadedModel) -> tuple[Looker, ...]:
     """As an engine's `lookers`; none where the model does not look again."""
     if not model.config.read.second_look:
         return ()
-    if model.looker is None:
-        return (model.network,)
-    return (model.looker.network,) if model.config.look.alone else (model.network, model.looker.network)
+    again = [model.network] if model.looker is None or not model.config.look.alone else []
+    again += [] if model.looker is None else [model.looker.network]
+    lookers = [Looker(network, model.config.read.mpp) for network in again]
+    if model.closer is not None:
+        closer = model.config.closer
+        lookers.append(Looker(model.closer.network, closer.mpp, WAYS[: closer.ways]))
+    return tuple(lookers)
 
 
 def scores_of_all_looks(
@@ -36,19 +50,20 @@ def scores_of_all_looks(
 
     `on_progress` may raise, to end it early.
     """
-    again = networks_that_look_again(model)
-    looks = 1 + len(again) * WAYS_UP
-
-    def told(before: int, of: int) -> Callable[[float], None]:
-        return lambda fraction: on_progress((before + of * fraction) / looks)
-
+    again = lookers_of(model)
     mpp = model.config.read.mpp
-    first = score_patches(model.network, rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=told(0, 1))
+    work = [1.0, *(len(one.ways) * (mpp / one.mpp) ** 2 for one in again)]
+
+    def told(which: int) -> Callable[[float], None]:
+        before = sum(work[:which])
+        return lambda fraction: on_progress(min(1.0, (before + work[which] * fraction) / sum(work)))
+
+    first = score_patches(model.network, rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=told(0))
     if not again or not len(rgb):
         return first, first.astype(np.float64)
     seconds = [
-        score_turned(network, rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=told(1 + k * WAYS_UP, WAYS_UP))
-        for k, network in enumerate(again)
+        score_turned(one.network, rgb, patch_mpp=patch_mpp, mpp=one.mpp, ways=one.ways, on_progress=told(which))
+        for which, one in enumerate(again, start=1)
     ]
     second = [sigmoid(sum(map(logit, each)) / len(each)) for each in zip(*seconds, strict=True)]
     together = [all_looks(a, b, networks=len(again)) for a, b in zip(first.tolist(), second, strict=True)]

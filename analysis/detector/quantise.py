@@ -12,7 +12,7 @@ import numpy as np
 
 from analysis.detector.configuration import ConfigurationError
 from analysis.detector.network import eight_bit
-from analysis.detector.training.eight_bits import try_eight_bits
+from analysis.detector.training.eight_bits import try_eight_bits, zoom_of
 from analysis.detector.training.material import load_material
 from analysis.detector.training.patch_scores import score_patches
 from analysis.detector.training.validation import validation_figures, worth
@@ -40,6 +40,7 @@ def with_ranges(model: LoadedModel, folder: Path, *, version: str) -> str:
             material,
             np.random.default_rng(config.train.seed),
             value_of=lambda network: worth(validation_figures(network, material, config)),
+            zoom=zoom_of(config),
         )
         if not ranges:
             raise ConfigurationError(_refusal(model.version, said["validation"]))

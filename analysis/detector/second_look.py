@@ -22,7 +22,7 @@ from analysis.detector.lesions import SCORE_CELLS, candidates
 from analysis.detector.pixel_source import PixelSource, Wanted
 from analysis.detector.reading_plan import MAP_MPP
 from analysis.detector.side_by_side import side_by_side
-from analysis.detector.turning import turn, turn_back
+from analysis.detector.turning import WAYS, turn, turn_back
 from slides.wsi.resample import block_mean
 
 FINE_MPP = 0.5
@@ -30,10 +30,10 @@ FIELD_UM = 256.0
 JUDGED_UM = 128.0
 """Only the middle of the field counts: beyond it the network sees the field's edge."""
 GLANCE_CELLS = round(JUDGED_UM / MAP_MPP)
-IN_TURN = ((0, 6), (1, 2, 3, 4, 5, 7))
-"""Which of the eight ways up (quarter turns, from 4 on of the mirror image) are seen first, and which only then."""
 AT_ONCE = 2
 """Ways up. As many each time: an engine prepares itself anew for another number."""
+IN_TURN = WAYS[:AT_ONCE], WAYS[AT_ONCE:]
+"""Which ways up are seen first, and which only then."""
 
 
 def look_again(
@@ -52,7 +52,7 @@ def look_again(
     `mpp` is what the network reads; `before_each` may raise to stop.
 
     The score of a candidate becomes the mean in log odds of the first look and of each network's second. What is not looked
-    at again keeps its score. Where that mean is below `give_up_score` after the first ways up (IN_TURN), it stays at them.
+    at again keeps its score. Where that mean is below `give_up_score` after the first two ways up, it stays at them.
     """
     chosen = candidates(lesions, least_score=least_score)
     fields = [_field(source, lesion, mpp=mpp) for lesion in chosen]
@@ -138,7 +138,8 @@ def _score(
         for some in (ways[i : i + AT_ONCE] for i in range(0, len(ways), AT_ONCE)):
             turned = np.stack([turn(field, way) for way in some])
             for seen, each in zip(maps, engine.lookers, strict=True):
-                seen += [turn_back(one, way) for one, way in zip(_map_of(turned, each), some, strict=True)]
+                if len(seen) < each.ways:
+                    seen += [turn_back(one, way) for one, way in zip(_map_of(turned, each), some, strict=True)]
         said = [strongest(np.stack(seen).mean(axis=0)[shape]) for seen in maps]
         again = sigmoid(sum(map(logit, said)) / len(said)) if len(said) > 1 else said[0]
         if all_looks(lesion.score, again, networks=len(said)) < give_up_score:

@@ -29,14 +29,14 @@ from torch.nn import functional
 
 from analysis.detector.annotations import AnnotationError
 from analysis.detector.card import ModelRefused, default_model_folder
-from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config
+from analysis.detector.configuration import SHIPPED, ConfigurationError, DetectorConfig, load_config, times_finer
 from analysis.detector.network.backbone import LiteBackbone, load_imagenet_weights, see_green_alone
 from analysis.detector.network.detector import Detector, scaled
 from analysis.detector.patch_file import PatchFileError
 from analysis.detector.reference_data import ReferenceDataMissing
 from analysis.detector.training import scan_network
 from analysis.detector.training.batches import Batch, BatchesAhead, BatchMaker
-from analysis.detector.training.eight_bits import try_eight_bits
+from analysis.detector.training.eight_bits import try_eight_bits, zoom_of
 from analysis.detector.training.hard_negatives import FalseFind, look_for_false_finds, use, write_pool
 from analysis.detector.training.live_curve import write_curve
 from analysis.detector.training.losses import Taught, mean_of, patch_loss, region_losses, total
@@ -274,8 +274,8 @@ def _teachers(config: DetectorConfig) -> list[tuple[Detector, int]]:
     teachers = []
     for model in models:
         mpp, own = config.train.mpp, model.config.train.mpp
-        zoom = round(mpp / own)
-        if not math.isclose(zoom * own, mpp, rel_tol=0.02):
+        zoom = times_finer(mpp, own)
+        if zoom is None:
             raise ConfigurationError(
                 f"train.teachers: {model.version} was trained at {own} um/px; it must be train.mpp ({mpp}) or a half of it, a third and so on"
             )
@@ -515,6 +515,7 @@ def _finish(trainer: Trainer, say: Any) -> Path:
         material,
         np.random.default_rng([config.train.seed, trainer.total_steps]),
         value_of=lambda network: worth(trainer.validate(network)),
+        zoom=zoom_of(config),
     )
     card = {
         "data": {"counts": material.counts(), "test_fold": config.data.test_fold, "patch_mpp": config.data.patch_mpp},

@@ -1,9 +1,12 @@
-"""The eight turns and flips of a square."""
+"""The eight turns and flips of a square, and in which order a candidate is seen so."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+WAYS = (0, 6, 1, 2, 3, 4, 5, 7)
+"""Ways up (quarter turns, from 4 on of the mirror image) in the order in which they are looked at, where not all are."""
 
 
 def turn(array: NDArray[np.generic], which: int) -> NDArray[np.generic]:

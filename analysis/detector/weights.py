@@ -25,6 +25,8 @@ SCAN_PREFIX = "scan."
 """Of the scan network's tensors in a weights file."""
 LOOK_PREFIX = "look."
 """Of those of the network for the second look."""
+CLOSER_PREFIX = "closer."
+"""Of those of the network that looks closer."""
 Beside = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
 """The state of a network stored beside the one that reads, and its 8-bit ranges."""
 
@@ -43,11 +45,13 @@ class LoadedModel:
     """The small network that scans for `fast` (`training/scan_network.py`), as a model of its own; None: `network` scans."""
     looker: "LoadedModel | None" = None
     """Another network that looks again at the candidates (`look.py`), as a model of its own; None: `network` alone does."""
+    closer: "LoadedModel | None" = None
+    """A network that looks at them closer, at a finer spacing (`look.py`), as a model of its own, if there is one."""
 
     @property
     def reads_by(self) -> dict[str, Any]:
         """Which networks of which weights: the digest is that of a file, which may hold several, and not all of it may be used."""
-        networks = {"network": self, "scanner": self.scanner, "looker": self.looker}
+        networks = {"network": self, "scanner": self.scanner, "looker": self.looker, "closer": self.closer}
         used = {
             name: None if model is None else dataclasses.asdict(model.config.network)
             for name, model in networks.items()
@@ -59,7 +63,7 @@ class LoadedModel:
         """What `save_model` takes to store the same networks beside another one."""
         return {
             name: None if model is None else (model.network.state_dict(), model.int8)
-            for name, model in (("scanner", self.scanner), ("looker", self.looker))
+            for name, model in (("scanner", self.scanner), ("looker", self.looker), ("closer", self.closer))
         }
 
 
@@ -73,13 +77,14 @@ def save_model(
     int8: dict[str, Tensor] | None = None,
     scanner: Beside | None = None,
     looker: Beside | None = None,
+    closer: Beside | None = None,
 ) -> str:
     """Write weights (with the 8-bit ranges and the networks beside, if any) and card, each whole or not at all; returns
     the weights' SHA-256. The file names the way of reading, too: an installation knows a version by this digest, and the same
     weights may be read by other rules."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _tensors(state, int8 or {})
-    for prefix, beside in ((SCAN_PREFIX, scanner), (LOOK_PREFIX, looker)):
+    for prefix, beside in ((SCAN_PREFIX, scanner), (LOOK_PREFIX, looker), (CLOSER_PREFIX, closer)):
         if beside is not None:
             tensors |= {prefix + name: value for name, value in _tensors(*beside).items()}
     unfinished = folder / (WEIGHTS_NAME + ".part")
@@ -94,13 +99,19 @@ def save_model(
 
 def _reading_of(config: DetectorConfig) -> str:
     """SHA-256 of the rules of reading and of looking again."""
-    rules = {table: content for table, content in config.to_json().items() if table in ("read", "look")}
+    rules = {table: content for table, content in config.to_json().items() if table in ("read", "look", "closer")}
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
 def _tensors(state: Mapping[str, Tensor], int8: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    tensors = {k: v.detach().contiguous().clone() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    tensors = {k: _as_small(v.detach()) for k, v in state.items() if not k.endswith("num_batches_tracked")}
     return tensors | {eight_bit.PREFIX + name: value.contiguous() for name, value in int8.items()}
+
+
+def _as_small(value: Tensor) -> Tensor:
+    """A copy; in half precision where that holds every number of it exactly."""
+    half = value.half()
+    return (half if torch.equal(half.to(value.dtype), value) else value).contiguous().clone()
 
 
 def write_card(folder: Path, content: dict[str, Any]) -> None:
@@ -116,6 +127,7 @@ def load_model(folder: Path) -> LoadedModel:
         config = config_of_card(content["config"])
         stored, of_scan = _parted(load_file(folder / WEIGHTS_NAME), SCAN_PREFIX)
         stored, of_look = _parted(stored, LOOK_PREFIX)
+        stored, of_closer = _parted(stored, CLOSER_PREFIX)
         network, int8 = _network_of(stored, config.network)
         model = LoadedModel(
             version=str(content["version"]),
@@ -127,9 +139,10 @@ def load_model(folder: Path) -> LoadedModel:
         )
         scanner = _beside(model, of_scan, config.scan.network)
         looker = _beside(model, of_look, config.look.network)
+        closer = _beside(model, of_closer, config.closer.network)
     except (ConfigurationError, SafetensorError, RuntimeError, TypeError, eight_bit.RangesDoNotFit) as problem:
         raise ModelRefused(f"{folder.name}: the weights do not fit the network of the card ({problem})") from problem
-    return dataclasses.replace(model, scanner=scanner, looker=looker)
+    return dataclasses.replace(model, scanner=scanner, looker=looker, closer=closer)
 
 
 def _beside(model: LoadedModel, stored: Mapping[str, Tensor], network: NetworkConfig) -> LoadedModel | None:

@@ -1,6 +1,6 @@
 """Score of a patch: the network's word on the centre, from the dense branch and the class tower together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from analysis.detector.network.detector import Detector, to_input
 from analysis.detector.training.augmentation import rescale
 from analysis.detector.training.losses import patch_logits
-from analysis.detector.turning import turn
+from analysis.detector.turning import WAYS, turn
 
 CENTRE_SHARE = 1 / 3
 """The label speaks of the central third of a patch (32 of 96 px)."""
-WAYS_UP = 8
 PAD_PX = 128
 """Patches are mirrored to at least this side: tissue, not a black frame, surrounds the centre."""
 
@@ -24,22 +23,20 @@ def score_turned(
     *,
     patch_mpp: float,
     mpp: float,
+    ways: Sequence[int] = WAYS,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> NDArray[np.float64]:
-    """As `score_patches`: the mean (n,) over the eight ways up."""
+    """As `score_patches`: the mean (n,) over the ways up."""
     scores = np.zeros(len(rgb))
-    for way in range(WAYS_UP):
+    for number, way in enumerate(ways):
         turned = np.stack([turn(patch, way) for patch in rgb]) if len(rgb) else rgb
-        scores += (
-            score_patches(
-                network,
-                turned,
-                patch_mpp=patch_mpp,
-                mpp=mpp,
-                on_progress=lambda fraction, way=way: on_progress((way + fraction) / WAYS_UP),  # type: ignore[misc]
-            )
-            / WAYS_UP
-        )
+        scores += score_patches(
+            network,
+            turned,
+            patch_mpp=patch_mpp,
+            mpp=mpp,
+            on_progress=lambda fraction, number=number: on_progress((number + fraction) / len(ways)),  # type: ignore[misc]
+        ) / len(ways)
     return scores
 
 

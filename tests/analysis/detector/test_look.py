@@ -147,11 +147,11 @@ def test_two_models_that_differ_in_the_other_network_alone_read_differently(
 def test_a_network_of_another_spacing_is_refused(
     folders: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = DetectorConfig(network=OTHER, read=ReadConfig(mpp=0.5))
-    save_model(tmp_path / "fine", state=of_another_kind().state_dict(), config=config, version="fine", card={})
-    command = [str(folders[0]), "--by", str(tmp_path / "fine"), "--out", str(tmp_path / "both"), "--version", "both"]
+    config = DetectorConfig(network=OTHER, read=ReadConfig(mpp=1.5))
+    save_model(tmp_path / "coarse", state=of_another_kind().state_dict(), config=config, version="coarse", card={})
+    command = [str(folders[0]), "--by", str(tmp_path / "coarse"), "--out", str(tmp_path / "both"), "--version", "both"]
     assert look.main(command) == 2
-    assert "fine reads at 0.5 um/px and one at 1.0: both must know the same spacing" in capsys.readouterr().err
+    assert "coarse reads at 1.5 um/px and one at 1.0: it must know the same spacing" in capsys.readouterr().err
     assert not (tmp_path / "both").exists()
 
 
