@@ -102,6 +102,8 @@ class Engine(Protocol):
 
     bytes_per_px: int
     """Memory that a worker needs for a pixel of a window."""
+    zoom: int
+    """How many times it enlarges what it is shown."""
     ways: int
     """How many ways up it sees a candidate, where it looks again."""
 

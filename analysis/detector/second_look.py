@@ -29,6 +29,9 @@ FINE_MPP = 0.5
 FIELD_UM = 256.0
 JUDGED_UM = 128.0
 """Only the middle of the field counts: beyond it the network sees the field's edge."""
+CLOSER_RIM_UM = 32.0
+"""What one that looks closer sees around that: hardly less than the patches that it learnt from show around their centre, and
+half of the work of a whole field."""
 GLANCE_CELLS = round(JUDGED_UM / MAP_MPP)
 AT_ONCE = 2
 """Ways up. As many each time: an engine prepares itself anew for another number."""
@@ -176,7 +179,14 @@ def _around(source: PixelSource, place: Point, *, side: int, mpp: float) -> Want
 
 def _map_of(fields: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
     """(n, side, side, 3) -> (n, cells, cells) of MAP_MPP, of the middle of each field."""
-    rim = round((FIELD_UM - JUDGED_UM) / 2 / FIELD_UM * fields.shape[1])
+    per_um = fields.shape[1] / FIELD_UM
+    rim = round((FIELD_UM - JUDGED_UM) / 2 * per_um)
+    if engine.zoom > 1:
+        left_out = rim - round(CLOSER_RIM_UM * per_um)
+        fields, rim = (
+            fields[:, left_out : fields.shape[1] - left_out, left_out : fields.shape[2] - left_out],
+            rim - left_out,
+        )
     p = engine.read(fields, margin_px=rim).probability
     cells = round(JUDGED_UM / MAP_MPP)
     per_cell = p.shape[1] // cells

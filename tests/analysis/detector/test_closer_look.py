@@ -124,7 +124,7 @@ class _alone:
 
     def __init__(self, engine: Engine, *, seen: list[int] | None = None) -> None:
         self.engine, self.seen = engine, [] if seen is None else seen
-        self.ways, self.workers = engine.ways, 1
+        self.ways, self.zoom, self.workers = engine.ways, engine.zoom, 1
 
     @property
     def lookers(self) -> "tuple[_alone]":
