@@ -87,3 +87,12 @@ def test_a_card_from_before_the_second_look_is_read_as_it_was() -> None:
     assert config_of_card({}).read.second_look is False
     assert config_of_card({}).data.scanner_by == "column"
     assert config_of_card(raw).data.scanner_by == "colour"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "analysis/detector/configs").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_every_configuration_that_comes_with_the_code_can_be_used(path: Path) -> None:
+    config = load_config(path)
+    assert path.stem.startswith(config.name)
+    assert config.train.mpp == config.read.mpp, "a network is judged at the spacing that it learns at"
