@@ -254,7 +254,7 @@ class LookConfig:
 @dataclass(frozen=True)
 class CloserConfig:
     """A network that looks at the candidates closer, beside what looks at them again; stored with the weights of the one that
-    reads."""
+    reads. `fast` does not ask it."""
 
     version: str = ""
     """Of the model whose weights it has (empty: there is none)."""

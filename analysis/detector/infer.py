@@ -154,7 +154,7 @@ def detect(
         return scan.capped(found, scanned, grid=grid, most_above=read.most_above_scan)
 
     lesions = believed(lesions)
-    again = partial(second_look.look_again, give_up_score=read.give_up_score)
+    again = partial(second_look.look_again, give_up_score=read.give_up_score, closer=profile != "fast")
     looks: dict[str, tuple[Look, float]] = {"second_look": (again, read.candidate_score)} if read.second_look else {}
     looks["boxes"] = box_support.with_boxes, max(read.candidate_score, read.box_score)
     for name, (look, least_score) in looks.items():

@@ -49,10 +49,12 @@ def look_again(
     on_progress: Callable[[str, float], None],
     before_each: Callable[[], None],
     give_up_score: float = 0.0,
+    closer: bool = True,
 ) -> tuple[LesionFinding, ...]:
     """The same lesions, strongest first by both looks together; only the candidates of `least_score` are looked at again.
 
-    `mpp` is what the network reads; `before_each` may raise to stop.
+    `mpp` is what the network reads; `before_each` may raise to stop. `closer`: whether a network that looks closer is asked,
+    too, if there is one.
 
     The score of a candidate becomes the mean in log odds of the first look and of each network's second. What is not looked
     at again keeps its score. Where that mean is below `give_up_score` after the first two ways up, it stays at them.
@@ -61,17 +63,18 @@ def look_again(
     fields = [_field(source, lesion, mpp=mpp) for lesion in chosen]
     source.prefetch(fields)
     looked: list[LesionFinding] = []
+    asked = [each for each in engine.lookers if closer or each.zoom == 1]
 
     def calls() -> Iterator[Callable[[], float]]:
         for lesion, field in zip(chosen, fields, strict=True):
             before_each()
             rgb = source.read_at_mpp(*field).rgb
-            yield partial(_score, source, engine, lesion, rgb, mpp=mpp, give_up_score=give_up_score)
+            yield partial(_score, source, asked, lesion, rgb, mpp=mpp, give_up_score=give_up_score)
 
     with ThreadPoolExecutor(engine.workers, thread_name_prefix="second-look") as pool:
         for again in side_by_side(pool, calls(), at_once=engine.workers):
             lesion = chosen[len(looked)]
-            score = all_looks(lesion.score, again, networks=len(engine.lookers))
+            score = all_looks(lesion.score, again, networks=len(asked))
             looked.append(dataclasses.replace(lesion, score=score, second_look=round(again, 4)))
             on_progress("second look", len(looked) / len(chosen))
     everything = [*looked, *lesions[len(chosen) :]]
@@ -88,7 +91,7 @@ def second_score(source: PixelSource, engine: Engine, lesion: LesionFinding, *, 
     """Mean probability of the lesion's strongest cells near its peak, as `lesions.py` scores, over eight orientations; of
     several networks the mean in log odds."""
     rgb = source.read_at_mpp(*_field(source, lesion, mpp=mpp)).rgb
-    return _score(source, engine, lesion, rgb, mpp=mpp)
+    return _score(source, engine.lookers, lesion, rgb, mpp=mpp)
 
 
 def glance(
@@ -124,7 +127,7 @@ def _seen_once(field: NDArray[np.uint8], engine: Engine) -> NDArray[np.float32]:
 
 def _score(
     source: PixelSource,
-    engine: Engine,
+    lookers: Sequence[Engine],
     lesion: LesionFinding,
     rgb: NDArray[np.uint8],
     *,
@@ -135,12 +138,12 @@ def _score(
     factor = len(rgb) // _side(mpp)
     field = block_mean(rgb, factor, factor) if factor > 1 else rgb
     shape = _shape_near_peak(source, lesion)
-    maps: list[list[NDArray[np.float32]]] = [[] for _ in engine.lookers]
+    maps: list[list[NDArray[np.float32]]] = [[] for _ in lookers]
     again = 0.0
     for ways in IN_TURN:
         for some in (ways[i : i + AT_ONCE] for i in range(0, len(ways), AT_ONCE)):
             turned = np.stack([turn(field, way) for way in some])
-            for seen, each in zip(maps, engine.lookers, strict=True):
+            for seen, each in zip(maps, lookers, strict=True):
                 if len(seen) < each.ways:
                     seen += [turn_back(one, way) for one, way in zip(_map_of(turned, each), some, strict=True)]
         said = [strongest(np.stack(seen).mean(axis=0)[shape]) for seen in maps]

@@ -119,6 +119,20 @@ def test_a_candidate_is_judged_by_its_word_too_of_so_many_ways_up(
     assert sum(seen) == 4
 
 
+def test_fast_does_not_ask_it(folders: tuple[Path, Path, Path], noise_slide: ArraySource) -> None:
+    everything = load_model(folders[2])
+    read = dataclasses.replace(READ, scan_score=0.05, scan_grow_probability=0.04, glance_score=0.0)
+    both = dataclasses.replace(everything, config=dataclasses.replace(everything.config, read=read))
+    looked = [
+        {one.peak: one.second_look for one in detect(noise_slide, model, profile=profile).lesions}
+        for model in (both, dataclasses.replace(both, closer=None))
+        for profile in ("fast", "standard")
+    ]
+    assert looked[0] == looked[2]
+    assert looked[1] != looked[3]
+    assert any(second is not None for second in looked[0].values())
+
+
 class _alone:
     """An engine that looks again by itself, and counts what it is shown."""
 
