@@ -188,7 +188,7 @@ def _closer(closer: dict[str, Any] | None, config: dict[str, Any]) -> list[str]:
     network = config["network"]
     return [
         "",
-        f"They are also looked at closer, enlarged to {config['mpp']} um/px and {config['ways']} ways up, by that of"
+        f"`standard` also looks closer at them, enlarged to {config['mpp']} um/px and {config['ways']} ways up: with that of"
         f" {closer['version']} ({network['backbone']} to stride {network['backbone_stride']}, dense stride"
         f" {network['dense_stride']}): one more word in the mean, which counts as each of the others.",
     ]

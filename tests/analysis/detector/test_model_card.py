@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from analysis.detector.card import default_model_folder, read_card
-from analysis.detector.configuration import DetectorConfig, LookConfig, NetworkConfig
+from analysis.detector.configuration import CloserConfig, DetectorConfig, LookConfig, NetworkConfig
 from analysis.detector.learning_curve import Panel, Point, figure
 from analysis.detector.model_card import card_page, curve_of
 
@@ -112,3 +112,14 @@ def test_the_figure_is_drawing_in_order_of_value() -> None:
     assert y1 > y2, "a higher AUC lies higher"
     with pytest.raises(ValueError, match="no study"):
         figure([Panel("AUC", "slides", {})])
+
+
+def test_a_network_that_looks_closer_is_named() -> None:
+    content = read_card(default_model_folder())
+    network = NetworkConfig(backbone="efficientnet-lite2", backbone_stride=32)
+    config = DetectorConfig(closer=CloserConfig("close", network, mpp=0.5, ways=4)).to_json()
+    content |= {"config": config, "card": {**content["card"], "closer": {"version": "close", "sha256": "0"}}}
+    text = card_page(content)
+    assert "looks closer at them, enlarged to 0.5 um/px and 4 ways up: with that of close (efficientnet-lite2" in text
+    content["card"].pop("closer")
+    assert "looks closer" not in card_page(content)
