@@ -244,13 +244,13 @@ def _name_of(device: torch.device) -> str:
 
 
 def _weights_to_start_from(config: DetectorConfig) -> dict[str, Tensor]:
-    """Those of the version's network that reads, or of the one that looks again: whichever is the configured one.
+    """Those of the version's network that reads, of the one that looks again or of the one that looks closer: whichever is the configured one.
 
     Raises ConfigurationError where neither is, ModelRefused where the version cannot be loaded.
     """
     start = config.train.start_from
     model = load_model(default_model_folder() if start == SHIPPED else Path(start))
-    networks = [one.network for one in (model, model.looker) if one is not None]
+    networks = [one.network for one in (model, model.looker, model.closer) if one is not None]
     for network in networks:
         if network.config == config.network:
             return network.state_dict()

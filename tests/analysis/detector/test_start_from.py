@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,13 +45,14 @@ def test_training_begins_with_the_weights_of_the_version(version: Path, tmp_path
     assert all(torch.equal(started[key], stored[key]) for key in stored)
 
 
-def test_it_may_be_the_network_that_looks_again(small_network: Detector, tmp_path: Path) -> None:
-    """As the shipped version's is, beside a leaner one that reads."""
+@pytest.mark.parametrize(("table", "name"), [("look", "looker"), ("closer", "closer")])
+def test_it_may_be_a_network_that_looks_again(small_network: Detector, tmp_path: Path, table: str, name: str) -> None:
+    """As the shipped version's are, beside a leaner one that reads."""
     config = config_from_dict(
-        {"look": {"version": "other", "network": dataclasses.asdict(SMALL)}, "network": {"heads": "mask"}}
+        {table: {"version": "other", "network": dataclasses.asdict(SMALL)}, "network": {"heads": "mask"}}
     )
-    looker = (small_network.state_dict(), {})
-    save_model(tmp_path / "version", state=Detector(config.network).state_dict(), config=config, version="v2", card={}, looker=looker)  # fmt: skip
+    beside: dict[str, Any] = {name: (small_network.state_dict(), {})}
+    save_model(tmp_path / "version", state=Detector(config.network).state_dict(), config=config, version="v2", card={}, **beside)  # fmt: skip
     more = load_config(configured(tmp_path, NETWORK))
     started = train.Trainer(more, load_material(more, rng=np.random.default_rng(0)), tmp_path).network.state_dict()
     assert torch.equal(started["dense.head.weight"], small_network.state_dict()["dense.head.weight"])
