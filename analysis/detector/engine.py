@@ -69,6 +69,8 @@ def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
     return 90 if int8 else 180
 
 
+CLOSER_BYTES = 170_000_000
+"""What a network that looks closer holds of memory while windows are read (benchmarks/detection_memory.py)."""
 Maps = Sequence[Any]
 """Backbone maps of a batch, finest first, as the engine keeps them."""
 
@@ -106,6 +108,11 @@ class Engine(Protocol):
     """How many times it enlarges what it is shown."""
     ways: int
     """How many ways up it sees a candidate, where it looks again."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of memory, by a network that looks closer."""
+        ...
 
     @property
     def dense_stride(self) -> int:
@@ -328,6 +335,11 @@ class _Parts:
     def dense_stride(self) -> int:
         """As Engine's."""
         return self.stride // self.zoom
+
+    @property
+    def held_bytes(self) -> int:
+        """As Engine's."""
+        return 0 if self.looks_closer is None else CLOSER_BYTES
 
     @property
     def has_towers(self) -> bool:

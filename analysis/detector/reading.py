@@ -113,7 +113,8 @@ class SlideReading:
         self.shift_px = shift_px
         readers = {"scanning": engine.scanner, "reading": engine}
         self.largest_px = {
-            stage: largest_window_px or grid.largest_window_px(one.bytes_per_px) for stage, one in readers.items()
+            stage: largest_window_px or grid.largest_window_px(one.bytes_per_px, held_bytes=engine.held_bytes)
+            for stage, one in readers.items()
         }
         reading, scanning = margins_px(model.config)
         self.margin_px, self.scan_margin_px = margin_px or reading, margin_px or scanning

@@ -52,10 +52,12 @@ class Grid:
     cell_y0: float
     """Level-0 pixels per cell."""
 
-    def largest_window_px(self, bytes_per_px: int) -> int:
-        """What keeps a reading within about 1.5 GB with two workers, on a slide full of tissue, too."""
-        large = self.rows * self.cols > LARGE_MAP_CELLS
-        return (WINDOW_BYTES_OF_LARGE_MAP if large else WINDOW_BYTES) // bytes_per_px
+    def largest_window_px(self, bytes_per_px: int, *, held_bytes: int = 0) -> int:
+        """What keeps a reading within about 1.5 GB with two workers, on a slide full of tissue, too. `held_bytes`: what is held
+        beside (`Engine.held_bytes`); on a large map there is room for it."""
+        if self.rows * self.cols > LARGE_MAP_CELLS:
+            return WINDOW_BYTES_OF_LARGE_MAP // bytes_per_px
+        return (WINDOW_BYTES - held_bytes // 2) // bytes_per_px
 
     @classmethod
     def of(cls, *, width: int, height: int, mpp_x: float, mpp_y: float) -> "Grid":

@@ -10,12 +10,13 @@ import torch
 from analysis.detector import look
 from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.configuration import CloserConfig, ConfigurationError, DetectorConfig, ReadConfig, TrainConfig
-from analysis.detector.engine import PARITY, Engine, open_engine
+from analysis.detector.engine import CLOSER_BYTES, PARITY, Engine, open_engine
 from analysis.detector.enlarging import enlarged
 from analysis.detector.infer import detect
 from analysis.detector.network.detector import Detector
 from analysis.detector.patch_looks import lookers_of, scores_of_all_looks
 from analysis.detector.pixel_source import ArraySource
+from analysis.detector.reading_plan import WINDOW_BYTES, Grid
 from analysis.detector.second_look import all_looks, second_score
 from analysis.detector.training.augmentation import rescale
 from analysis.detector.training.eight_bits import zoom_of
@@ -117,6 +118,16 @@ def test_a_candidate_is_judged_by_its_word_too_of_so_many_ways_up(
     seen: list[int] = []
     second_score(noise_slide, _alone(engine.lookers[2], seen=seen), first[found[0].peak], mpp=1.0)
     assert sum(seen) == 4
+
+
+def test_windows_leave_room_for_it(folders: tuple[Path, Path, Path]) -> None:
+    without, beside = (open_engine(load_model(folder), "torch", workers=1) for folder in (folders[0], folders[2]))
+    grid = Grid.of(width=40_000, height=30_000, mpp_x=0.5, mpp_y=0.5)
+    whole, left = (
+        grid.largest_window_px(engine.bytes_per_px, held_bytes=engine.held_bytes) for engine in (without, beside)
+    )
+    assert whole * without.bytes_per_px == pytest.approx(WINDOW_BYTES, rel=0.01)
+    assert 2 * left * beside.bytes_per_px + CLOSER_BYTES == pytest.approx(2 * WINDOW_BYTES, rel=0.01)
 
 
 def test_fast_does_not_ask_it(folders: tuple[Path, Path, Path], noise_slide: ArraySource) -> None:
