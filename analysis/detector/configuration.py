@@ -32,6 +32,8 @@ BEFORE: dict[str, dict[str, Any]] = {
 }
 """What a card means that does not name the key, because its version is older than the key's default of today."""
 DENSE_STRIDES = (4, 8)
+MOST_TIMES = 4
+"""How many times a field may be enlarged: the work grows with the square."""
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -330,7 +332,9 @@ class DetectorConfig:
 
 
 def times_finer(mpp: float, finer: float) -> int | None:
-    """How many times smaller the pixels of the second spacing are; None where it is no whole number."""
+    """How many times smaller the pixels of the second spacing are; None where it is no whole number, or more than MOST_TIMES."""
+    if not (math.isfinite(mpp) and finer > 0 and mpp / finer < MOST_TIMES + 0.5):
+        return None
     times = round(mpp / finer)
     return times if times >= 1 and math.isclose(times * finer, mpp, rel_tol=0.02) else None
 

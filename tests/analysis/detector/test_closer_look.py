@@ -201,8 +201,9 @@ def test_a_spacing_that_is_no_whole_part_is_refused(
     fine = [str(folders[0]), "--by", str(folders[1]), "--out", str(tmp_path / "x"), "--version", "x", "--ways", "3"]
     assert look.main(fine) == 2
     assert "closer.ways must be 2, 4, 6 or 8" in capsys.readouterr().err
-    with pytest.raises(ConfigurationError, match=r"closer\.mpp"):
-        DetectorConfig(closer=CloserConfig("odd", FINE, mpp=0.7))
+    for odd in (0.7, 2.0, 0.0, -0.5, 0.001, float("nan")):
+        with pytest.raises(ConfigurationError, match=r"closer\.mpp"):
+            DetectorConfig(closer=CloserConfig("odd", FINE, mpp=odd))
 
 
 def test_ranges_are_measured_on_what_it_will_see() -> None:
