@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ SCORE_CELLS = 16
 """The score is the mean probability of this many strongest cells (about 1,000 um2): one bright cell is no metastasis."""
 MOST_CANDIDATES = 50
 _EIGHT = np.ones((3, 3), int)
+AnyCell = TypeVar("AnyCell", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,39 @@ class LesionRules:
 
 def find_lesions(p: NDArray[np.float32], *, grid: Grid, rules: LesionRules) -> tuple[LesionFinding, ...]:
     """p (rows, cols) in 0..1 on `grid`. Strongest first; no box has been looked for yet (`box_support.py`)."""
-    _, foci = find_foci(p, rules=rules)
-    found = [_measure(focus, grid=grid, rules=rules) for focus in foci]
+    found = [_measure(focus, grid=grid, rules=rules) for focus in find_foci(p, rules=rules)]
     found.sort(key=lambda lesion: (-lesion.score, lesion.peak[1], lesion.peak[0]))
     return tuple(replace(lesion, rank=rank) for rank, lesion in enumerate(found, start=1))
 
 
-def find_foci(p: NDArray[np.float32], *, rules: LesionRules) -> tuple[NDArray[np.int32], list["Focus"]]:
-    """Lesions before they are measured, which costs more than finding them: the cells of each by its number, and what is
-    known of it."""
-    labels: NDArray[np.int32]
-    labels, _ = label(_one_metastasis(p, rules=rules), structure=_EIGHT)
+def find_foci(
+    p: NDArray[np.float32], *, rules: LesionRules, measured: NDArray[np.bool_] | None = None
+) -> list["Focus"]:
+    """Lesions before they are measured, which costs more than finding them. Cells that are not `measured` (None: all are) count
+    as 0."""
+    joined = _one_metastasis(p, rules=rules, measured=measured)
+    if not joined.any():
+        return []
+    where = _filled(joined)
+    labels, _ = label(joined[where], structure=_EIGHT)
+    row0, col0 = (part.start for part in where)
     found = []
-    for number, slices in enumerate(find_objects(labels), start=1):
-        focus = Focus(number, p[slices], labels[slices] == number, row0=slices[0].start, col0=slices[1].start)
+    for number, (rows, cols) in enumerate(find_objects(labels), start=1):
+        place = np.s_[row0 + rows.start : row0 + rows.stop, col0 + cols.start : col0 + cols.stop]
+        said = p[place] if measured is None else np.where(measured[place], p[place], np.float32(0))
+        focus = Focus(said, labels[rows, cols] == number, row0=place[0].start, col0=place[1].start)
         if focus.inside.max() >= rules.seed and focus.diameter_um >= MIN_DIAMETER_UM:
             found.append(focus)
-    return labels, found
+    return found
+
+
+def cells_of(foci: Iterable["Focus"], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """On a map of this shape."""
+    cells = np.zeros(shape, bool)
+    for focus in foci:
+        mine = focus.of(cells)
+        mine |= focus.shape
+    return cells
 
 
 def candidates(lesions: Iterable[LesionFinding], *, least_score: float) -> list[LesionFinding]:
@@ -74,7 +92,6 @@ def candidates(lesions: Iterable[LesionFinding], *, least_score: float) -> list[
 class Focus:
     """One lesion cut out of the map: its rectangle and the cells in it that belong to the lesion."""
 
-    number: int
     p: NDArray[np.float32]
     shape: NDArray[np.bool_]
     row0: int
@@ -104,19 +121,32 @@ class Focus:
         row, col = self.peak_corner
         return (col + 0.5) * grid.cell_x0, (row + 0.5) * grid.cell_y0
 
-    def of(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    def of(self, cells: NDArray[AnyCell]) -> NDArray[AnyCell]:
         """The rectangle of `shape` of another map (rows, cols), not copied."""
         rows, cols = self.shape.shape
         return cells[self.row0 : self.row0 + rows, self.col0 : self.col0 + cols]
 
 
-def _one_metastasis(p: NDArray[np.float32], *, rules: LesionRules) -> NDArray[np.bool_]:
+def _one_metastasis(
+    p: NDArray[np.float32], *, rules: LesionRules, measured: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
     """Cells of `grow`, with what joins those of one metastasis."""
-    seen = p >= rules.grow
+
+    def at_least(probability: float) -> NDArray[np.bool_]:
+        cells: NDArray[np.bool_] = p >= probability
+        return cells if measured is None else cells & measured
+
+    seen = at_least(rules.grow)
     joined = _closed(seen, um=rules.join_um)
     if rules.bridge < rules.grow:
-        joined |= _closed(seen, um=BRIDGE_UM) & (p >= rules.bridge)
+        joined |= _closed(seen, um=BRIDGE_UM) & at_least(rules.bridge)
     return joined
+
+
+def _filled(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle that holds all of what is true in it: something is."""
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
 
 
 def _closed(mask: NDArray[np.bool_], *, um: float) -> NDArray[np.bool_]:
@@ -125,8 +155,7 @@ def _closed(mask: NDArray[np.bool_], *, um: float) -> NDArray[np.bool_]:
     reach = len(near) - 1
     if not reach or not mask.any():
         return mask.copy()
-    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    cut = np.s_[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    cut = _filled(mask)
     widened = grown(np.pad(mask[cut], 2 * reach), near)  # so that the edge of the cut-out is as far as bare tissue
     out = mask.copy()
     out[cut] |= ~grown(~widened, near)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
@@ -141,8 +170,10 @@ def _nearer_than(radius: float) -> list[int]:
 
 def _measure(focus: Focus, *, grid: Grid, rules: LesionRules) -> LesionFinding:
     longest = longest_diameter_um(focus.shape) / 1000
-    classes = {_class_at(focus, probability, rules) for probability in BORDERLINE_PROBABILITIES}
     own = size_class(longest)
+    # drawn at a higher probability, and closed again, it lies within the hull of what it is: no class is above its own
+    higher = () if own == size_class(0) else BORDERLINE_PROBABILITIES
+    classes = {_class_at(focus, probability, rules) for probability in higher}
     polygon = mask_polygon(focus.shape, col0=focus.col0, row0=focus.row0, simplify=0.7)
     x0, y0 = grid.cell_x0, grid.cell_y0
     rows, cols = focus.shape.shape

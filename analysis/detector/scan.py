@@ -15,7 +15,7 @@ from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.configuration import ReadConfig
 from analysis.detector.detection import LesionFinding
 from analysis.detector.engine import Engine
-from analysis.detector.lesions import LesionRules, find_foci
+from analysis.detector.lesions import LesionRules, cells_of, find_foci
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import Grid
 from analysis.detector.second_look import glance, strongest
@@ -44,28 +44,20 @@ def where_to_read(
     """Cells (rows, cols) in and around the finds of the scan that a glance at the reading's spacing confirms; and what is to be
     believed of those that are not read: what the glance said around each find, elsewhere the scan, made so weak that it is
     no find by itself."""
-    labels, foci = find_foci(p, rules=LesionRules(seed=rules.scan_score, grow=rules.scan_grow_probability))
+    foci = find_foci(p, rules=LesionRules(seed=rules.scan_score, grow=rules.scan_grow_probability))
     foci = [focus for focus in foci if focus.score >= rules.scan_score]
     corners = [focus.peak_corner for focus in foci]
     places = [(col * grid.cell_x0, row * grid.cell_y0) for row, col in corners]
     seen = glance(source, engine, places, mpp=rules.mpp, on_progress=on_progress, before_each=before_each)
     scores = [strongest(cells) for cells in seen]
-    kept = [focus.number for focus, score in zip(foci, scores, strict=True) if score >= rules.glance_score]
+    kept = [focus for focus, score in zip(foci, scores, strict=True) if score >= rules.glance_score]
     believed, glanced = p * np.float32(rules.grow_probability), np.zeros(p.shape, bool)
     for focus, score in zip(foci, scores, strict=True):
         mine = focus.of(believed)
         mine[focus.shape] = np.minimum(mine[focus.shape], score)
     for (row, col), cells in zip(corners, seen, strict=True):
         _lay(cells, believed, glanced, row=row, col=col)
-    return _widened(_any_of(labels, kept) & (p >= rules.scan_score), RIM_CELLS), believed
-
-
-def _any_of(labels: NDArray[np.int32], numbers: Sequence[int]) -> Cells:
-    """Where `labels` has one of `numbers`: as np.isin, by a table."""
-    chosen = np.zeros(int(labels.max(initial=0)) + 1, bool)
-    chosen[list(numbers)] = True
-    found: Cells = chosen[labels]
-    return found
+    return _widened(cells_of(kept, p.shape) & (p >= rules.scan_score), RIM_CELLS), believed
 
 
 def _lay(cells: NDArray[np.float32], onto: Probabilities, laid: Cells, *, row: int, col: int) -> None:
@@ -82,10 +74,9 @@ def _lay(cells: NDArray[np.float32], onto: Probabilities, laid: Cells, *, row: i
 
 def beyond(p: Probabilities, measured: Cells, tissue: Cells, *, rules: ReadConfig) -> Cells:
     """Cells of `tissue` not measured yet that a find of the `measured` ones goes on into, and what surrounds them."""
-    known = np.where(measured, p, np.float32(0))
-    labels, foci = find_foci(known, rules=LesionRules.of(rules))
-    candidates = [focus.number for focus in foci if focus.score >= rules.candidate_score]
-    reached = _widened(_any_of(labels, candidates), 1) & tissue & ~measured
+    foci = find_foci(p, rules=LesionRules.of(rules), measured=measured)
+    candidates = [focus for focus in foci if focus.score >= rules.candidate_score]
+    reached = _widened(cells_of(candidates, p.shape), 1) & tissue & ~measured
     return _widened(reached, RIM_CELLS) & tissue & ~measured
 
 

@@ -29,7 +29,7 @@ STAINED_GREEN = 205
 """Only cells darker than this can be measured: glass, fat and pale stroma have no detail to lose."""
 LEAST_STAINED = 0.3
 FEWEST_BLOCKS = 4
-_BLOCKS_AT_ONCE = 32
+_BLOCKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,16 @@ def find_blur(
     sharpness: NDArray[np.floating[Any]], read: NDArray[np.bool_], overview_rgb: NDArray[np.uint8], *, mpp: float
 ) -> Focus:
     """All (rows, cols) of the map: `cell_sharpness` at `mpp`, the tissue cells that were read, and the overview's colours."""
-    stained = read & (overview_rgb[..., 1] < STAINED_GREEN)
     rows, cols = (math.ceil(n / BLOCK_CELLS) for n in read.shape)
     counts, sums = np.zeros((rows, cols), np.float32), np.zeros((rows, cols), np.float32)
     for block in range(0, rows, _BLOCKS_AT_ONCE):  # of a large slide a map of floats is 80 MB
         some = np.s_[block : block + _BLOCKS_AT_ONCE]
         cells = np.s_[block * BLOCK_CELLS : (block + _BLOCKS_AT_ONCE) * BLOCK_CELLS]
-        counts[some] = _block_sum(stained[cells].astype(np.float32), cols)
-        sums[some] = _block_sum(np.where(stained[cells], sharpness[cells].astype(np.float32) ** 2, 0), cols)
+        stained = (read[cells] & (overview_rgb[cells, :, 1] < STAINED_GREEN)).astype(np.float32)
+        squares = sharpness[cells].astype(np.float32)
+        squares *= squares
+        squares *= stained
+        counts[some], sums[some] = _block_sum(stained), _block_sum(squares)
     measured = counts >= LEAST_STAINED * BLOCK_CELLS**2
     if measured.sum() < FEWEST_BLOCKS:
         return Focus(np.zeros(read.shape, bool), 0.0, 0.0)
@@ -96,8 +98,9 @@ def find_blur(
     return Focus(blocks & read, share, float(counts[measured].sum()) * CELL_UM**2 / 1e6)
 
 
-def _block_sum(values: NDArray[np.float32], cols: int) -> NDArray[np.float32]:
-    n, rows = BLOCK_CELLS, math.ceil(len(values) / BLOCK_CELLS)
-    padded = np.pad(values, ((0, rows * n - values.shape[0]), (0, cols * n - values.shape[1])))
-    total: NDArray[np.float32] = padded.reshape(rows, n, cols, n).sum(axis=(1, 3), dtype=np.float32)
+def _block_sum(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The last blocks of a row or column may be cut."""
+    total = values
+    for axis in range(2):
+        total = np.add.reduceat(total, range(0, total.shape[axis], BLOCK_CELLS), axis=axis)
     return total

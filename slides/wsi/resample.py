@@ -128,9 +128,16 @@ class _Axis:
         """(outputs, stored places, weights) of `size` outputs at a time; `in_steps`: whole numbers that sum to _STEPS."""
         index, exact = self.taps()
         weights: npt.NDArray[np.floating] = _rounded_to_steps(exact) if in_steps else exact
-        for start in range(0, self.out, size):
-            stored, dense = _dense(index[start : start + size], weights[start : start + size], self.count)
-            yield slice(start, start + len(dense)), stored, dense
+        places = np.minimum(index[:, None] + np.arange(weights.shape[1]), self.count - 1)
+        starts = np.arange(0, self.out, size)
+        ends = np.minimum(starts + size, self.out)
+        first, last = places[starts, 0], places[ends - 1, -1] + 1  # further on no output begins before
+        dense = np.zeros((self.out, int((last - first).max())), weights.dtype)
+        columns = places - first.repeat(ends - starts)[:, None]
+        for tap in range(weights.shape[1]):  # beyond the end several fall on the last place
+            dense[np.arange(self.out), columns[:, tap]] += weights[:, tap]
+        for start, end, low, high in zip(starts.tolist(), ends.tolist(), first.tolist(), last.tolist(), strict=True):
+            yield slice(start, end), slice(low, high), dense[start:end, : high - low]
 
 
 def _rounded_to_steps(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -138,17 +145,6 @@ def _rounded_to_steps(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float3
     steps = np.floor(weights * _STEPS + _HALF)
     steps[np.arange(len(steps)), weights.argmax(axis=1)] += _STEPS - steps.sum(axis=1)
     return steps.astype(np.float32)
-
-
-def _dense(
-    index: npt.NDArray[np.intp], weights: npt.NDArray[np.floating], count: int
-) -> tuple[slice, npt.NDArray[np.floating]]:
-    """The stored places a block of outputs needs, and its weights as a (outputs, places) matrix."""
-    places = np.minimum(index[:, None] + np.arange(weights.shape[1]), count - 1)
-    first, last = int(places.min()), int(places.max()) + 1
-    dense = np.zeros((index.size, last - first), weights.dtype)
-    np.add.at(dense, (np.arange(index.size)[:, None], places - first), weights)
-    return slice(first, last), dense
 
 
 def _resampled(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -> npt.NDArray[np.uint8]:
@@ -178,7 +174,7 @@ def _weighted_in_steps(rgb: npt.NDArray[np.uint8], across: _Axis, down: _Axis) -
         (
             slice(3 * out.start, 3 * out.stop),
             slice(3 * stored.start, 3 * stored.stop),
-            _for_each_colour(weights) / (16 * _STEPS),
+            _for_each_colour(weights * np.float32(1 / (16 * _STEPS))),
         )
         for out, stored, weights in across.blocks(_BLOCK_ACROSS, in_steps=True)
     ]

@@ -3,9 +3,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_closing, gaussian_filter
+from scipy.ndimage import binary_closing, gaussian_filter, label
 
-from analysis.detector.lesions import LesionRules, ellipse_major_um, find_foci, find_lesions, longest_diameter_um
+from analysis.detector.lesions import (
+    MIN_DIAMETER_UM,
+    LesionRules,
+    cells_of,
+    ellipse_major_um,
+    find_foci,
+    find_lesions,
+    longest_diameter_um,
+)
 from analysis.detector.outline_tracing import mask_polygon
 from analysis.detector.reading_plan import MAP_MPP, Grid
 
@@ -85,15 +93,34 @@ def test_foci_farther_apart_are_one_metastasis_if_what_lies_between_could_be(
 def test_many_foci_are_joined_as_a_closing_of_the_whole_map_joins_them(smooth: int, share: float) -> None:
     noise = gaussian_filter(np.random.default_rng(3).normal(size=(240, 320)), smooth)
     mask = noise > np.quantile(noise, 1 - share)
-    labels, _ = find_foci(np.where(mask, 0.9, 0.0).astype(np.float32), rules=RULES)
+    foci = find_foci(np.where(mask, 0.9, 0.0).astype(np.float32), rules=RULES)
     radius = RULES.join_um / 2 / MAP_MPP
     reach = math.ceil(radius)
     down, across = np.indices((2 * reach + 1, 2 * reach + 1)) - reach
     near = np.hypot(down, across) < radius
     padded = np.pad(mask, 2 * reach)
     closed = binary_closing(padded, near)[2 * reach : -2 * reach, 2 * reach : -2 * reach]
-    assert np.array_equal(labels > 0, closed | mask)
+    labels, _ = label(closed | mask, np.ones((3, 3)))
+    of_size = 2 * np.sqrt(np.bincount(labels.ravel()) / np.pi) * MAP_MPP >= MIN_DIAMETER_UM
+    of_size[0] = False
+    assert np.array_equal(cells_of(foci, mask.shape), of_size[labels])
     assert smooth == 20 or (closed & ~mask).any(), "nothing to join"
+
+
+def test_what_was_not_measured_counts_as_nothing() -> None:
+    rng = np.random.default_rng(4)
+    p = gaussian_filter(rng.normal(size=(240, 320)), 5).astype(np.float32)
+    p = np.clip((p - p.mean()) / p.std() * 0.3 + 0.3, 0, 1)
+    measured = gaussian_filter(rng.normal(size=p.shape), 15) > 0
+    rules = replace(RULES, bridge=0.25)
+    foci = find_foci(p, rules=rules, measured=measured)
+    wanted = find_foci(np.where(measured, p, np.float32(0)), rules=rules)
+    assert len(foci) > 5
+    assert not np.array_equal(cells_of(foci, p.shape), cells_of(find_foci(p, rules=rules), p.shape))
+    for focus, other in zip(foci, wanted, strict=True):
+        assert (focus.row0, focus.col0, focus.score) == (other.row0, other.col0, other.score)
+        assert np.array_equal(focus.shape, other.shape)
+        assert np.array_equal(focus.p, other.p)
 
 
 def test_weak_and_tiny_foci_are_no_lesions() -> None:
