@@ -153,6 +153,8 @@ class TrainConfig:
     coarse_share: float = 0.15
     """Share of patch steps read at `coarse_mpp`, so that the same weights can scan there."""
     coarse_mpp: float = 2.0
+    coarse_enlarged: bool = False
+    """What is read at `coarse_mpp` is shown enlarged to `mpp`, as a slide that has no finer pixels would be. Teachers see it sharp."""
     learning_rate: float = 1e-3
     backbone_rate_factor: float = 0.5
     weight_decay: float = 0.02

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.network.detector import Detector
 from analysis.detector.second_look import all_looks
+from analysis.detector.training.augmentation import coarser
 from analysis.detector.training.patch_scores import score_patches, score_turned
 from analysis.detector.turning import WAYS
 from analysis.detector.weights import LoadedModel
@@ -44,10 +45,12 @@ def scores_of_all_looks(
     rgb: NDArray[np.uint8],
     *,
     patch_mpp: float,
+    pixels_mpp: float = 0.0,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """rgb (n, s, s, 3) at `patch_mpp`, read at the model's spacing -> probabilities (n,) of the first look alone, and of all.
 
+    `pixels_mpp`: as of a slide that has no finer pixels than these (0: the patches as they are).
     `on_progress` may raise, to end it early.
     """
     again = lookers_of(model)
@@ -58,6 +61,8 @@ def scores_of_all_looks(
         before = sum(work[:which])
         return lambda fraction: on_progress(min(1.0, (before + work[which] * fraction) / sum(work)))
 
+    if pixels_mpp and len(rgb):
+        rgb, patch_mpp = coarser(rgb, patch_mpp=patch_mpp, mpp=pixels_mpp)
     first = score_patches(model.network, rgb, patch_mpp=patch_mpp, mpp=mpp, on_progress=told(0))
     if not again or not len(rgb):
         return first, first.astype(np.float64)

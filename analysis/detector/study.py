@@ -28,7 +28,7 @@ from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_al
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 from analysis.detector.train import Trainer
 from analysis.detector.training.material import Material, join, load_material, scanned_by, with_scanners
-from analysis.detector.training.patch_scores import score_patches, score_turned
+from analysis.detector.training.patch_scores import score_coarse_patches, score_patches, score_turned
 from analysis.detector.training.region_scores import judge_regions, test_regions
 from analysis.detector.weights import write_card
 from analysis.metrics.roc import auc, auc_interval, threshold_at_sensitivity
@@ -129,7 +129,7 @@ def judge(network: Detector, config: DetectorConfig, material: Material) -> dict
             "false_positive_rate_compressed_alike": rate_at_sensitivity(*alike),
         }
     if config.train.coarse_share > 0 and config.train.coarse_mpp != mpp:
-        coarse = score_patches(network, test.rgb, patch_mpp=data.patch_mpp, mpp=config.train.coarse_mpp)
+        coarse = score_coarse_patches(network, test.rgb, config=config, mpp=mpp)
         found["test_coarse"] = {"mpp": config.train.coarse_mpp, **_figures(test, coarse)}
     folder = reference_data_folder(data.folder)
     if data.train_stain:

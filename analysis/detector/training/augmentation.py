@@ -61,6 +61,13 @@ def rescale(rgb: NDArray[np.uint8], *, factor: float, side: int) -> NDArray[np.u
     return fit_to(out, side)
 
 
+def coarser(rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float) -> tuple[NDArray[np.uint8], float]:
+    """A batch (B, s, s, 3) at `patch_mpp` as pixels of about `mpp`, and of exactly how many um."""
+    side = max(8, round(rgb.shape[1] * patch_mpp / mpp))
+    factor = side / rgb.shape[1]
+    return rescale(rgb, factor=factor, side=side), patch_mpp / factor
+
+
 def fit_to(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Crop or mirror-pad a batch of squares (B, s, s, 3) about the centre to `side`."""
     have = rgb.shape[1]

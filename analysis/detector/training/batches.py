@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from analysis.detector.configuration import DetectorConfig
-from analysis.detector.training.augmentation import degrade, jitter_stain, rescale
+from analysis.detector.training.augmentation import coarser, degrade, jitter_stain, rescale
 from analysis.detector.training.material import Material
 from analysis.detector.training.patch_scores import CENTRE_SHARE
 from analysis.detector.training.targets import RegionTarget, build_targets
@@ -79,7 +79,10 @@ class BatchMaker:
         train, data = self.config.train, self.config.data
         rgb, label = self._patches(rng)
         mpp = train.coarse_mpp if rng.random() < train.coarse_share else train.mpp
-        factor = data.patch_mpp / mpp * float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
+        scale = float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
+        if train.coarse_enlarged and mpp > train.mpp:
+            return self._enlarged(rgb, label, scale)
+        factor = data.patch_mpp / mpp * scale
         side = max(64, round(rgb.shape[1] / mpp / 32) * 32)  # mirrored or cropped to this
         centre_px = rgb.shape[1] * CENTRE_SHARE * factor
         batch = Batch(_tensor(rescale(rgb, factor=factor, side=side)), _tensor(label), centre_px)
@@ -88,6 +91,16 @@ class BatchMaker:
         finer = round(mpp / train.mpp)
         taught = rescale(rgb, factor=factor * finer, side=side * finer)
         return dataclasses.replace(batch, taught=_tensor(taught))
+
+    def _enlarged(self, rgb: NDArray[np.uint8], label: NDArray[np.float32], scale: float) -> Batch:
+        """Of coarse pixels, enlarged; teachers see the same field as it was."""
+        train, patch_mpp = self.config.train, self.config.data.patch_mpp
+        side = max(64, round(rgb.shape[1] / train.mpp / 32) * 32)
+        coarse, coarse_mpp = coarser(rgb, patch_mpp=patch_mpp, mpp=train.coarse_mpp)
+        shown = rescale(coarse, factor=coarse_mpp / train.mpp * scale, side=side)
+        sharp = rescale(rgb, factor=patch_mpp / train.mpp * scale, side=side) if train.teachers else None
+        centre_px = rgb.shape[1] * CENTRE_SHARE * patch_mpp / train.mpp * scale
+        return Batch(_tensor(shown), _tensor(label), centre_px, None if sharp is None else _tensor(sharp))
 
     def _patches(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """As many tumour as normal centres nearly; the hard negatives are half of the normal ones."""

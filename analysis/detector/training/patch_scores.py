@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from analysis.detector.configuration import DetectorConfig
 from analysis.detector.network.detector import Detector, to_input
-from analysis.detector.training.augmentation import rescale
+from analysis.detector.training.augmentation import coarser, rescale
 from analysis.detector.training.losses import patch_logits
 from analysis.detector.turning import WAYS, turn
 
@@ -40,16 +41,30 @@ def score_turned(
     return scores
 
 
+def score_coarse_patches(
+    network: Detector, rgb: NDArray[np.uint8], *, config: DetectorConfig, mpp: float
+) -> NDArray[np.float32]:
+    """As `score_patches`, of patches at `train.coarse_mpp` as the training showed them: enlarged to `mpp`, or as they are."""
+    train, patch_mpp = config.train, config.data.patch_mpp
+    if train.coarse_enlarged:
+        return score_patches(network, rgb, patch_mpp=patch_mpp, mpp=mpp, pixels_mpp=train.coarse_mpp)
+    return score_patches(network, rgb, patch_mpp=patch_mpp, mpp=train.coarse_mpp)
+
+
 def score_patches(
     network: Detector,
     rgb: NDArray[np.uint8],
     *,
     patch_mpp: float,
     mpp: float,
+    pixels_mpp: float = 0.0,
     batch: int = 64,
     on_progress: Callable[[float], None] = lambda fraction: None,
 ) -> NDArray[np.float32]:
-    """rgb (n, s, s, 3) at `patch_mpp`, read at `mpp` -> probability (n,). `on_progress` may raise, to end it early."""
+    """rgb (n, s, s, 3) at `patch_mpp`, read at `mpp` -> probability (n,). `pixels_mpp`: they are first made as coarse as this, as of a
+    slide that has no finer pixels (0: they stay). `on_progress` may raise, to end it early."""
+    if pixels_mpp and len(rgb):
+        rgb, patch_mpp = coarser(rgb, patch_mpp=patch_mpp, mpp=pixels_mpp)
     factor = patch_mpp / mpp
     side = PAD_PX if factor > 0.75 else PAD_PX // 2
     side = max(side, -(-round(rgb.shape[1] * factor) // 64) * 64) if len(rgb) else side

@@ -6,7 +6,7 @@ from analysis.detector.configuration import DetectorConfig
 from analysis.detector.network.detector import Detector
 from analysis.detector.training.field_scores import judge_fields
 from analysis.detector.training.material import Material
-from analysis.detector.training.patch_scores import score_patches
+from analysis.detector.training.patch_scores import score_coarse_patches, score_patches
 from analysis.metrics.roc import auc
 
 
@@ -14,13 +14,14 @@ def validation_figures(network: Detector, material: Material, config: DetectorCo
     """`auc` and `auc_coarse` of the validation patches at both spacings, `auc_with_hard` with the hard negatives among
     them, `field_auc` and `dice` of validation slides: as far as there are such."""
     held, hard = material.validation, material.validation_hard_negative
-    mpps = {"auc": config.read.mpp, "auc_coarse": config.train.coarse_mpp}
+    patch_mpp, mpp = config.data.patch_mpp, config.read.mpp
     found: dict[str, float | None] = {}
-    for name, mpp in mpps.items() if len(held) else ():
-        scores = score_patches(network, held.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
-        found[name] = auc(held.label == 1, scores)
-        if name == "auc" and len(hard):
-            hard_scores = score_patches(network, hard.rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
+    if len(held):
+        scores = score_patches(network, held.rgb, patch_mpp=patch_mpp, mpp=mpp)
+        coarse = score_coarse_patches(network, held.rgb, config=config, mpp=mpp)
+        found = {"auc": auc(held.label == 1, scores), "auc_coarse": auc(held.label == 1, coarse)}
+        if len(hard):
+            hard_scores = score_patches(network, hard.rgb, patch_mpp=patch_mpp, mpp=mpp)
             truth = np.concatenate([held.label == 1, np.zeros(len(hard), bool)])
             found["auc_with_hard"] = auc(truth, np.concatenate([scores, hard_scores]))
     if material.slide_validation:
