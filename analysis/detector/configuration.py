@@ -214,6 +214,11 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"train.{name} must be at least 1")
 
+    @property
+    def mostly_coarse(self) -> bool:
+        """Whether most of what is learnt are coarse pixels enlarged: then it is known by these how good the weights are."""
+        return self.coarse_enlarged and self.coarse_share > 0.5 and self.coarse_mpp > self.mpp
+
 
 @dataclass(frozen=True)
 class ScanConfig:

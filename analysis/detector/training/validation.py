@@ -12,7 +12,7 @@ from analysis.metrics.roc import auc
 
 def validation_figures(network: Detector, material: Material, config: DetectorConfig) -> dict[str, float | None]:
     """`auc` and `auc_coarse` of the validation patches at both spacings, `auc_with_hard` with the hard negatives among
-    them, `field_auc` and `dice` of validation slides: as far as there are such."""
+    them (coarse ones if the training shows mostly such), `field_auc` and `dice` of validation slides: as far as there are such."""
     held, hard = material.validation, material.validation_hard_negative
     patch_mpp, mpp = config.data.patch_mpp, config.read.mpp
     found: dict[str, float | None] = {}
@@ -21,7 +21,10 @@ def validation_figures(network: Detector, material: Material, config: DetectorCo
         coarse = score_coarse_patches(network, held.rgb, config=config, mpp=mpp)
         found = {"auc": auc(held.label == 1, scores), "auc_coarse": auc(held.label == 1, coarse)}
         if len(hard):
-            hard_scores = score_patches(network, hard.rgb, patch_mpp=patch_mpp, mpp=mpp)
+            if config.train.mostly_coarse:
+                scores, hard_scores = coarse, score_coarse_patches(network, hard.rgb, config=config, mpp=mpp)
+            else:
+                hard_scores = score_patches(network, hard.rgb, patch_mpp=patch_mpp, mpp=mpp)
             truth = np.concatenate([held.label == 1, np.zeros(len(hard), bool)])
             found["auc_with_hard"] = auc(truth, np.concatenate([scores, hard_scores]))
     if material.slide_validation:

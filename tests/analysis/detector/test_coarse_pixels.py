@@ -7,17 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.detector.configuration import config_from_dict
+from analysis.detector.configuration import DetectorConfig, config_from_dict
 from analysis.detector.network.detector import Detector
 from analysis.detector.patch_looks import scores_of_all_looks
 from analysis.detector.training.augmentation import coarser
 from analysis.detector.training.batches import Batch, BatchMaker
 from analysis.detector.training.material import load_material
 from analysis.detector.training.patch_scores import score_coarse_patches, score_patches
+from analysis.detector.training.validation import validation_figures
 from analysis.detector.weights import LoadedModel
+from analysis.metrics.roc import auc
+from tests.analysis.detector.test_patch_file import write_patches
 from tests.analysis.detector.test_teachers import taught_by
 
-RAW = {"network": {"backbone": "resnet18"}, "train": {"pretrained": False, "coarse_mpp": 2.0}}
+RAW: dict[str, dict[str, object]] = {
+    "network": {"backbone": "resnet18"},
+    "train": {"pretrained": False, "coarse_mpp": 2.0},
+}
 
 
 def detail(rgb: torch.Tensor) -> float:
@@ -77,6 +83,31 @@ def test_coarse_patches_are_scored_as_the_training_showed_them() -> None:
     assert np.array_equal(small, score_patches(network, rgb, patch_mpp=patch_mpp, mpp=2.0))
     assert np.array_equal(large, score_patches(network, rgb, patch_mpp=patch_mpp, mpp=0.5, pixels_mpp=2.0))
     assert not np.allclose(small, large, atol=1e-4)
+
+
+def test_weights_are_judged_by_coarse_pixels_where_most_patches_are_shown_so(tmp_path: Path) -> None:
+    write_patches(tmp_path / "p.npz", n=120)
+    write_patches(tmp_path / "h.npz", n=60)
+    data = {"folder": str(tmp_path), "patches": ["p.npz"], "hard_negatives": ["h.npz"], "validation_percent": 40}
+    torch.manual_seed(0)
+    network = Detector(config_from_dict(RAW).network).eval()
+    found = {}
+    for share in (0.4, 0.6):
+        train = {**RAW["train"], "coarse_share": share, "coarse_enlarged": True}
+        config = config_from_dict({**RAW, "train": {**train, "regions_every": 0}, "data": data})
+        material = load_material(config, rng=np.random.default_rng(0))
+        found[share] = validation_figures(network, material, config)
+        read = score_coarse_patches if share > 0.5 else score_sharp_patches
+        sets = material.validation, material.validation_hard_negative
+        scores = np.concatenate([read(network, one.rgb, config=config, mpp=1.0) for one in sets])
+        truth = np.concatenate([sets[0].label == 1, np.zeros(len(sets[1]), bool)])
+        assert found[share]["auc_with_hard"] == auc(truth, scores)
+    assert found[0.4]["auc"] == found[0.6]["auc"]
+    assert found[0.4]["auc_with_hard"] != found[0.6]["auc_with_hard"]
+
+
+def score_sharp_patches(network: Detector, rgb: np.ndarray, *, config: DetectorConfig, mpp: float) -> np.ndarray:
+    return score_patches(network, rgb, patch_mpp=config.data.patch_mpp, mpp=mpp)
 
 
 def test_all_looks_see_the_coarse_pixels(small_model: LoadedModel) -> None:
