@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.detector.calibration import logit
 from analysis.detector.card import ModelRefused, read_card
 from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict, read_toml
 from analysis.detector.infer import write_whole
@@ -27,6 +28,7 @@ from analysis.detector.network.detector import Detector
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
 from analysis.detector.reference_data import ReferenceDataMissing, reference_data_folder
 from analysis.detector.train import Trainer
+from analysis.detector.training.adapting import FEWEST, adapted
 from analysis.detector.training.material import Material, join, load_material, scanned_by, with_scanners
 from analysis.detector.training.patch_scores import score_coarse_patches, score_patches, score_turned
 from analysis.detector.training.region_scores import judge_regions, test_regions
@@ -162,19 +164,34 @@ def _figures(patches: PatchSet, scores: Any) -> dict[str, Any]:
 
 
 def _other_scanner(network: Detector, config: DetectorConfig, folder: Path) -> dict[str, Any]:
-    """All labelled patches of the scanners that were not trained on, of every fold; of the test fold alone, at one look and at eight."""
+    """All labelled patches of the scanners that were not trained on, of every fold; of the test fold alone, at one look and at eight;
+    and when the network has got used to what the other folds hold of these scanners, without their labels (`adapting.py`)."""
     data, mpp = config.data, config.train.mpp
-    patches = with_scanners(join([load_patches(folder / name) for name in data.patches]), data)
+    sets = [
+        with_scanners(join([load_patches(folder / name) for name in names]), data)
+        for names in (data.patches, data.hard_negatives)
+        if names
+    ]
+    patches = sets[0]
     other = patches.where(~scanned_by(patches, data) & (patches.label >= 0))
     scores = score_patches(network, other.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
     in_test_fold = other.fold == data.test_fold
     test = other.where(in_test_fold)
     turned = score_turned(network, test.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
-    return {
+    figures = {
         **_figures(other, scores),
         "test_fold": _figures(test, scores[in_test_fold]),
         "test_fold_eight_ways": _figures(test, turned),
     }
+    unlabelled = [some.where(~scanned_by(some, data) & (some.fold != data.test_fold)) for some in sets]
+    seen = np.concatenate([compressed_alike(some).rgb for some in unlabelled])
+    if len(seen) >= FEWEST:
+        own = adapted(network, seen, patch_mpp=data.patch_mpp, mpp=mpp, rng=np.random.default_rng(config.train.seed))
+        again = score_turned(own, test.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
+        figures["adapted"] = {"unlabelled": len(seen), "test_fold_eight_ways": _figures(test, again)}
+        figures["adapted"]["log_odds"] = [round(logit(float(score)), 6) for score in again]
+        figures["adapted"]["tumour"] = [int(label) for label in test.label]
+    return figures
 
 
 def level0(network: Detector, file: Path) -> dict[str, Any]:
@@ -209,6 +226,9 @@ def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
             values = [v for v in (_at(r, path) for r in mine) if v is not None]
             if values:
                 row[name] = {"mean": round(float(np.mean(values)), 4), "low": min(values), "high": max(values)}
+        together = _together(mine)
+        if together is not None:
+            row["other_scanner_together"] = {"mean": together, "low": together, "high": together}
         rows.append(row)
     return rows
 
@@ -219,12 +239,22 @@ _FIGURES = {
     "other_scanner": ("other_scanner", "auc"),
     "other_scanner_test": ("other_scanner", "test_fold", "auc"),
     "other_scanner_test_8": ("other_scanner", "test_fold_eight_ways", "auc"),
+    "other_scanner_adapted": ("other_scanner", "adapted", "test_fold_eight_ways", "auc"),
     "hard_fpr": ("hard_negatives", "false_positive_rate"),
     "level0": ("level0_patches", "auc"),
     "dice": ("composed_regions", "dice"),
     "box_iou": ("composed_regions", "box_iou"),
     "cpu_s": ("cpu_seconds", "training"),
 }
+
+
+def _together(results: list[dict[str, Any]]) -> float | None:
+    """AUC of the mean log odds of the adapted networks of all seeds, on the other scanner's test fold; None for fewer than two."""
+    known = [found for r in results if (found := r.get("other_scanner", {}).get("adapted"))]
+    if len(known) < 2:
+        return None
+    value = auc(known[0]["tumour"], np.mean([found["log_odds"] for found in known], axis=0))
+    return None if value is None else round(value, 4)
 
 
 def _at(result: dict[str, Any], path: tuple[str, ...]) -> float | None:
@@ -244,7 +274,7 @@ def _merged_rows(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> lis
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Markdown; a figure is its mean over the seeds with the lowest and highest beside it."""
-    names = [n for n in _FIGURES if any(n in row for row in rows)]
+    names = [n for n in (*_FIGURES, "other_scanner_together") if any(n in row for row in rows)]
     lines = ["| study | variant | seeds | steps | " + " | ".join(n.replace("_", " ") for n in names) + " |"]
     lines.append("|---" * (4 + len(names)) + "|")
     for row in rows:

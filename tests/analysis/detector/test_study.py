@@ -17,6 +17,7 @@ from analysis.detector.training.material import load_material
 from analysis.detector.training.region_scores import judge_regions
 from analysis.detector.training.regions import Region
 from analysis.detector.weights import save_model
+from analysis.metrics.roc import auc
 from tests.analysis.detector.test_patch_file import write_patches
 
 PLAN = """
@@ -136,6 +137,31 @@ def test_a_training_on_one_scanner_is_judged_on_the_other(tmp_path: Path) -> Non
     assert found["n"] == len(other) > 0
     assert found["test_fold"]["n"] == found["test_fold_eight_ways"]["n"] == (other.fold == 4).sum() > 0
     assert list(found["auc_by_stain"]) == ["purple"]
+
+
+def test_it_is_judged_again_when_it_has_got_used_to_the_other_scanner_and_by_all_seeds_together(
+    tmp_path: Path,
+) -> None:
+    write_patches(tmp_path / "p.npz", n=400, stain=np.array(["brown"] * 60 + ["purple"] * 340))
+    plan = tmp_path / "plan.toml"
+    base = PLAN.format(folder=tmp_path).partition("[study.tiny]")[0].replace("fraction = 0.01", 'train_stain = "brown"')
+    files = 'patches = ["p.npz"]\nhard_negatives = []\n'
+    plan.write_text(f"{base}{files}[study.scanner]\nseeds = [1, 2]\nsteps = 1\nvariant.plain.train.mixup = 0.0\n")
+    results = [carry_out(run, folder=tmp_path) for run in read_plan(plan)]
+    patches = load_patches(tmp_path / "p.npz")
+    others = patches.where(patches.stain == "purple")
+    test = others.where((others.fold == 4) & (others.label >= 0))
+    for result in results:
+        found = result["other_scanner"]["adapted"]
+        assert found["unlabelled"] == (others.fold != 4).sum() >= 192
+        assert found["test_fold_eight_ways"]["n"] == len(found["log_odds"]) == len(test)
+        assert found["test_fold_eight_ways"]["auc"] == pytest.approx(auc(found["tumour"], found["log_odds"]), abs=0.01)
+        assert found["tumour"] == test.label.tolist()
+    assert results[0]["other_scanner"]["adapted"]["log_odds"] != results[1]["other_scanner"]["adapted"]["log_odds"]
+    odds = [result["other_scanner"]["adapted"]["log_odds"] for result in results]
+    (row,) = summary(collect(tmp_path))
+    assert row["other_scanner_together"]["mean"] == pytest.approx(auc(test.label, np.sum(odds, axis=0)), abs=1e-4)
+    assert "other scanner together" in "\n".join(table([row]))
 
 
 def test_a_training_on_green_alone_leaves_a_network_that_sees_nothing_else(tmp_path: Path) -> None:
