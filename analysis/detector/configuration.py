@@ -205,6 +205,8 @@ class TrainConfig:
         for name in ("mixup", "teacher_share", "unlabelled_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"train.{name} lies between 0 and 1")
+        if self.coarse_enlarged and self.coarse_mpp <= self.mpp:
+            raise ConfigurationError("train.coarse_mpp must be more than train.mpp where train.coarse_enlarged is set")
         if self.colour_mixing < 0:
             raise ConfigurationError("train.colour_mixing must not be negative")
         for name in ("workers", "patience", "hard_negative_every", "hard_negative_fields", "hard_negative_cap"):
@@ -217,7 +219,7 @@ class TrainConfig:
     @property
     def mostly_coarse(self) -> bool:
         """Whether most of what is learnt are coarse pixels enlarged: then it is known by these how good the weights are."""
-        return self.coarse_enlarged and self.coarse_share > 0.5 and self.coarse_mpp > self.mpp
+        return self.coarse_enlarged and self.coarse_share > 0.5
 
 
 @dataclass(frozen=True)

@@ -192,7 +192,7 @@ def _fit(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
 
 
 def _pixels(rgb: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(n, 3), as rgb[where], by places and so in a third of the time."""
+    """(n, 3), as rgb[where], by places, which is sooner done."""
     return rgb.reshape(-1, 3).take(np.flatnonzero(where), axis=0)
 
 

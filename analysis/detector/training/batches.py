@@ -80,7 +80,7 @@ class BatchMaker:
         rgb, label = self._patches(rng)
         mpp = train.coarse_mpp if rng.random() < train.coarse_share else train.mpp
         scale = float(np.exp(rng.uniform(*np.log(SCALE_RANGE))))
-        if train.coarse_enlarged and mpp > train.mpp:
+        if train.coarse_enlarged and mpp == train.coarse_mpp:
             return self._enlarged(rgb, label, scale)
         factor = data.patch_mpp / mpp * scale
         side = max(64, round(rgb.shape[1] / mpp / 32) * 32)  # mirrored or cropped to this

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.detector.configuration import DetectorConfig, config_from_dict
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict
 from analysis.detector.network.detector import Detector
 from analysis.detector.patch_looks import scores_of_all_looks
 from analysis.detector.training.augmentation import coarser
@@ -83,6 +83,11 @@ def test_coarse_patches_are_scored_as_the_training_showed_them() -> None:
     assert np.array_equal(small, score_patches(network, rgb, patch_mpp=patch_mpp, mpp=2.0))
     assert np.array_equal(large, score_patches(network, rgb, patch_mpp=patch_mpp, mpp=0.5, pixels_mpp=2.0))
     assert not np.allclose(small, large, atol=1e-4)
+
+
+def test_coarse_pixels_that_are_no_coarser_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"train\.coarse_mpp must be more than train\.mpp"):
+        config_from_dict({"train": {"mpp": 1.0, "coarse_mpp": 1.0, "coarse_enlarged": True}})
 
 
 def test_weights_are_judged_by_coarse_pixels_where_most_patches_are_shown_so(tmp_path: Path) -> None:
