@@ -102,6 +102,7 @@ _PATCH_WORDS = {
     "hard_negative_rate": "hard negatives called tumour, at 90 % sensitivity",
     "level0_auc": "AUC on CAMELYON16 patches cut at level 0",
     "second_look_auc": "AUC at 1.0 um/px, of both looks",
+    "second_look_auc_2um": "AUC of patches as coarse as 2.0 um/px, enlarged, of all looks",
     "second_look_hard_negative_rate": "hard negatives called tumour by both looks, at 90 % sensitivity",
     "hard_negative_rate_alike": "hard negatives called tumour, all patches compressed alike",
     "second_look_hard_negative_rate_alike": "the same by both looks",
@@ -112,6 +113,7 @@ _PATCH_PARTS = {
     "hard_negative_rate": ("hard_negatives", "false_positive_rate"),
     "level0_auc": ("level0_patches", "auc"),
     "second_look_auc": ("second_look", "auc"),
+    "second_look_auc_2um": ("second_look", "auc_2um"),
     "second_look_hard_negative_rate": ("second_look", "false_positive_rate"),
     "hard_negative_rate_alike": ("hard_negatives", "false_positive_rate_compressed_alike"),
     "second_look_hard_negative_rate_alike": ("second_look", "false_positive_rate_compressed_alike"),
@@ -142,7 +144,7 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
         place, figure = _PATCH_PARTS[name]
         for one in models:
             part = one.get(place, {})
-            cells.append(_with_interval(part.get(figure), part.get("auc_interval") if figure == "auc" else None))
+            cells.append(_with_interval(part.get(figure), part.get(f"{figure}_interval")))
         reached = "yes" if over["reached"] else "no"
         lines.append(f"| {words} | {' | '.join(cells)} | {over['mean']:.4g} | {over['goal']} | {reached} |")
     return lines

@@ -91,12 +91,20 @@ def test_what_both_looks_say_of_patches_stands_beside_what_one_says() -> None:
         "seed": 7,
         "test": {"auc": 0.951, "auc_interval": [0.94, 0.96]},
         "hard_negatives": {"false_positive_rate": 0.301},
-        "second_look": {"auc": 0.966, "auc_interval": [0.955, 0.977], "false_positive_rate": 0.101},
+        "second_look": {
+            "auc": 0.966,
+            "auc_interval": [0.955, 0.977],
+            "auc_2um": 0.948,
+            "auc_2um_interval": [0.931, 0.969],
+            "false_positive_rate": 0.101,
+        },
     }
     figures = {"auc": over, "hard_negative_rate": rate, "second_look_auc": over, "second_look_hard_negative_rate": rate}
+    figures["second_look_auc_2um"] = over
     text = page(evaluation={"patches_by_seed": {"models": [model], "over_models": figures}})
     assert "| AUC at 1.0 um/px | 0.951 [0.940, 0.960] |" in text
     assert "| AUC at 1.0 um/px, of both looks | 0.966 [0.955, 0.977] |" in text
+    assert "| AUC of patches as coarse as 2.0 um/px, enlarged, of all looks | 0.948 [0.931, 0.969] |" in text
     assert (
         "| hard negatives called tumour by both looks, at 90 % sensitivity | 0.101 | 0.1 | at most 0.12 | yes |" in text
     )
