@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from analysis.detector.network.detector import Detector, to_input
-from analysis.detector.training.augmentation import degrade, rescale
+from analysis.detector.training.augmentation import degrade, rescale, shown_side
 from analysis.detector.turning import turn
 
 SHARE = 0.5
@@ -40,7 +40,7 @@ def adapted(
         norm.momentum = None  # the mean of all batches
         norm.train()
     factor = patch_mpp / mpp
-    side = max(64, round(rgb.shape[1] / mpp / 32) * 32)
+    side = shown_side(rgb.shape[1], mpp)
     with torch.no_grad():
         for start in range(0, len(chosen) - BATCH + 1, BATCH):
             turned = [turn(rgb[i], int(rng.integers(8))) for i in chosen[start : start + BATCH]]

@@ -68,6 +68,11 @@ def coarser(rgb: NDArray[np.uint8], *, patch_mpp: float, mpp: float) -> tuple[ND
     return rescale(rgb, factor=factor, side=side), patch_mpp / factor
 
 
+def shown_side(patch_px: int, mpp: float) -> int:
+    """Side of a patch of about 1 um/px as a network is shown it at `mpp`: it is mirrored or cropped to this."""
+    return max(64, round(patch_px / mpp / 32) * 32)
+
+
 def fit_to(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Crop or mirror-pad a batch of squares (B, s, s, 3) about the centre to `side`."""
     have = rgb.shape[1]

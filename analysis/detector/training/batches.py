@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from analysis.detector.configuration import DetectorConfig
-from analysis.detector.training.augmentation import coarser, degrade, jitter_stain, rescale
+from analysis.detector.training.augmentation import coarser, degrade, jitter_stain, rescale, shown_side
 from analysis.detector.training.material import Material
 from analysis.detector.training.patch_scores import CENTRE_SHARE
 from analysis.detector.training.targets import RegionTarget, build_targets
@@ -83,7 +83,7 @@ class BatchMaker:
         if train.coarse_enlarged and mpp == train.coarse_mpp:
             return self._enlarged(rgb, label, scale)
         factor = data.patch_mpp / mpp * scale
-        side = max(64, round(rgb.shape[1] / mpp / 32) * 32)  # mirrored or cropped to this
+        side = shown_side(rgb.shape[1], mpp)
         centre_px = rgb.shape[1] * CENTRE_SHARE * factor
         batch = Batch(_tensor(rescale(rgb, factor=factor, side=side)), _tensor(label), centre_px)
         if not train.teachers or mpp <= train.mpp:
@@ -95,7 +95,7 @@ class BatchMaker:
     def _enlarged(self, rgb: NDArray[np.uint8], label: NDArray[np.float32], scale: float) -> Batch:
         """Of coarse pixels, enlarged; teachers see the same field as it was."""
         train, patch_mpp = self.config.train, self.config.data.patch_mpp
-        side = max(64, round(rgb.shape[1] / train.mpp / 32) * 32)
+        side = shown_side(rgb.shape[1], train.mpp)
         coarse, coarse_mpp = coarser(rgb, patch_mpp=patch_mpp, mpp=train.coarse_mpp)
         shown = rescale(coarse, factor=coarse_mpp / train.mpp * scale, side=side)
         sharp = rescale(rgb, factor=patch_mpp / train.mpp * scale, side=side) if train.teachers else None
