@@ -55,6 +55,15 @@ def small_slide(tmp_path: Path) -> Path:
     return path
 
 
+def cut_off(page: Page) -> list[str]:
+    """Rows of the list of lesions, and the bar of keys, that are wider than their place."""
+    rows: list[str] = page.eval_on_selector_all(
+        ".lesion, .lesion-head, .keys-now",
+        "rows => rows.filter(row => row.scrollWidth > row.clientWidth).map(row => row.textContent)",
+    )
+    return rows
+
+
 def person(name: str, role: Role) -> User:
     hasher = Argon2PasswordHasher()  # what the web server checks; tests hash with a faster one
     return User.objects.create(
@@ -133,6 +142,8 @@ def test_a_slide_goes_in_and_a_signature_comes_out(
     page.keyboard.press("n")
     page.keyboard.press("a")
     wait_until(lambda: read.decisions.filter(verdict="accepted").count() == 1, what="the decision is kept")
+    expect(lesions).to_contain_text("accepted")
+    assert cut_off(page) == []
     page.keyboard.press("u")
     wait_until(lambda: read.decisions.filter(verdict="undecided").count() == 1, what="the undo is kept")
     for left in range(Run.objects.get().lesions.count()):

@@ -54,7 +54,7 @@ function readersSay(reads: readonly OtherRead[], lesion: AiLesion): string {
 function lesionsPart(ai: AiView, reads: readonly OtherRead[], stage: Stage, keys: Keys, onChange: () => void): HTMLElement[] {
   const shared = agreedDecisions(reads, ai.lesions);
   let selected: string | null = null;
-  const list = h("div", {});
+  const list = h("div", { class: "lesion-table" });
   const gallery = new Gallery(ai.lesions, (lesion) => select(lesion, true));
   const select = (lesion: AiLesion | null, jump: boolean) => {
     selected = lesion?.id ?? null;

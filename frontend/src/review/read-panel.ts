@@ -116,7 +116,7 @@ function mountAiPart(place: HTMLElement, acts: ReadPanelActs): (value: ReadView)
   let gallery: Gallery | null = null;
   const summary = h("section", { "aria-label": "AI result" });
   const decide = h("div", {});
-  const list = h("div", { class: "lesion-scroll" });
+  const list = h("div", { class: "lesion-table lesion-scroll" });
   return (value) => {
     const { state, ai } = value;
     if (!state.ai_allowed) return;
