@@ -314,7 +314,7 @@ _STUDY_FIGURES = {
     "other_scanner_test": "its test fold",
     "other_scanner_test_8": "its test fold, eight ways up",
     "other_scanner_adapted": "and used to its tissue",
-    "other_scanner_together": "so, all seeds together",
+    "other_scanner_together": "so, all seeds together (95 % interval)",
     "hard_fpr": "hard negatives",
     "level0": "AUC level 0",
     "dice": "Dice, composed regions",

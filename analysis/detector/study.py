@@ -3,15 +3,16 @@
 A plan (plans/studies.toml) names studies: learning curves, training on one scanner, ablations. A study changes some
 keys of one base configuration, trains each variant with each seed for a fixed number of steps, takes the last averaged
 weights (no choice among checkpoints) and scores them once on the test fold. Each run leaves one JSON file in FOLDER;
-runs that are there are not done again, so a study that was killed goes on with the run it was at. `--report` prints the
-table of what is there and does not train; `--record` puts it into the card of a model version.
+runs that are there are not done again, so a study that was killed goes on with the run it was at. What a study names under
+`together` is judged by the mean log odds of several variants, as a version is whose networks look one after the other.
+`--report` prints the table of what is there and does not train; `--record` puts it into the card of a model version.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from analysis.detector.training.material import Material, join, load_material, s
 from analysis.detector.training.patch_scores import score_coarse_patches, score_patches, score_turned
 from analysis.detector.training.region_scores import judge_regions, test_regions
 from analysis.detector.weights import write_card
+from analysis.metrics.intervals import Interval
 from analysis.metrics.roc import auc, auc_interval, threshold_at_sensitivity
 
 DEFAULT_PLAN = Path(__file__).resolve().parent / "plans" / "studies.toml"
@@ -55,19 +57,48 @@ class Run:
         return f"{self.study}-{self.variant}-seed{self.seed}"
 
 
-def read_plan(path: Path) -> list[Run]:
+@dataclass(frozen=True)
+class Together:
+    """Variants of a study whose word is one, in the mean of their log odds, seed by seed."""
+
+    study: str
+    name: str
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    runs: tuple[Run, ...]
+    together: tuple[Together, ...] = ()
+
+
+def read_plan(path: Path) -> Plan:
     """Every run of the plan, in the order written. Raises ConfigurationError for what is not a plan."""
     raw = read_toml(path)
     unknown = set(raw) - {"base", "study"}
     if unknown or "study" not in raw:
         raise ConfigurationError(f"{path}: a plan has the keys base and study, not {', '.join(sorted(raw))}")
-    return [run for name, study in raw["study"].items() for run in _runs(name, study, raw.get("base", {}))]
+    studies = raw["study"].items()
+    return Plan(
+        runs=tuple(run for name, study in studies for run in _runs(name, study, raw.get("base", {}))),
+        together=tuple(one for name, study in studies for one in _togethers(name, study)),
+    )
+
+
+def _togethers(name: str, study: dict[str, Any]) -> Iterator[Together]:
+    for title, variants in study.get("together", {}).items():
+        unknown = [one for one in variants if one not in study["variant"]]
+        if unknown or len(variants) < 2 or title in study["variant"]:
+            raise ConfigurationError(
+                f"study.{name}.together.{title}: names two or more variants of this study, and none is called so"
+            )
+        yield Together(name, title, tuple(variants))
 
 
 def _runs(name: str, study: dict[str, Any], base: dict[str, Any]) -> Iterator[Run]:
-    unknown = set(study) - {"seeds", "steps", "set", "variant"}
+    unknown = set(study) - {"seeds", "steps", "set", "variant", "together"}
     if unknown or not study.get("variant"):
-        raise ConfigurationError(f"study.{name}: keys are seeds, steps, set and at least one variant")
+        raise ConfigurationError(f"study.{name}: keys are seeds, steps, set, together and at least one variant")
     for variant, given in study["variant"].items():
         changes = {key: value for key, value in given.items() if key != "steps"}
         steps = int(given.get("steps", study.get("steps", 300)))
@@ -216,21 +247,43 @@ def collect(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*-seed*.json"))]
 
 
-def summary(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each study and variant: mean, lowest and highest over the seeds of each figure that was measured."""
-    rows = []
+def summary(results: list[dict[str, Any]], together: Sequence[Together] = ()) -> list[dict[str, Any]]:
+    """One row for each study and variant, and for what is judged together: mean, lowest and highest over the seeds of each figure that was
+    measured. All seeds together have one AUC, with its 95 % interval (DeLong) in the place of lowest and highest."""
+    rows = [judged for one in together if (judged := _row_of(one, results)) is not None]
     for study, variant in sorted({(r["study"], r["variant"]) for r in results}):
         mine = [r for r in results if (r["study"], r["variant"]) == (study, variant)]
         row: dict[str, Any] = {"study": study, "variant": variant, "seeds": len(mine), "steps": mine[0]["steps"]}
         for name, path in _FIGURES.items():
             values = [v for v in (_at(r, path) for r in mine) if v is not None]
             if values:
-                row[name] = {"mean": round(float(np.mean(values)), 4), "low": min(values), "high": max(values)}
-        together = _together(mine)
-        if together is not None:
-            row["other_scanner_together"] = {"mean": together, "low": together, "high": together}
+                row[name] = _spread_of(values)
+        row.update(_of_all_seeds(mine))
         rows.append(row)
-    return rows
+    return sorted(rows, key=lambda row: (row["study"], row["variant"]))
+
+
+def _row_of(one: Together, results: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of the seeds that every one of its variants has been trained with; None without any."""
+    mine = [r for r in results if r["study"] == one.study and r["variant"] in one.variants and _log_odds([r])]
+    by_seed = [[r for r in mine if r["seed"] == seed] for seed in sorted({r["seed"] for r in mine})]
+    complete = [some for some in by_seed if len(some) == len(one.variants)]
+    values = [found.value for some in complete if (found := _auc_of_mean(some)) is not None]
+    if not values:
+        return None
+    of_all = [r for some in complete for r in some]
+    return {
+        "study": one.study,
+        "variant": one.name,
+        "seeds": len(complete),
+        "steps": sum(r["steps"] for r in complete[0]),
+        "other_scanner_adapted": _spread_of(values),
+        **_of_all_seeds(of_all),
+    }
+
+
+def _spread_of(values: list[float]) -> dict[str, float]:
+    return {"mean": round(float(np.mean(values)), 4), "low": min(values), "high": max(values)}
 
 
 _FIGURES = {
@@ -248,13 +301,35 @@ _FIGURES = {
 }
 
 
-def _together(results: list[dict[str, Any]]) -> float | None:
-    """AUC of the mean log odds of the adapted networks of all seeds, on the other scanner's test fold; None for fewer than two."""
-    known = [found for r in results if (found := r.get("other_scanner", {}).get("adapted"))]
-    if len(known) < 2:
-        return None
-    value = auc(known[0]["tumour"], np.mean([found["log_odds"] for found in known], axis=0))
-    return None if value is None else round(value, 4)
+def _of_all_seeds(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the mean log odds of the adapted networks say on the other scanner's test fold; nothing of fewer than two seeds."""
+    known = [r for r in results if _log_odds([r])]
+    if len({r["seed"] for r in known}) < 2:
+        return {}
+    found = _auc_of_mean(known)
+    if found is None:
+        return {}
+    return {
+        "other_scanner_together": {
+            "mean": round(found.value, 4),
+            "low": round(found.low, 4),
+            "high": round(found.high, 4),
+        }
+    }
+
+
+def _auc_of_mean(results: list[dict[str, Any]]) -> Interval | None:
+    """None where the patches are of one class. Raises ConfigurationError where they are not the same ones."""
+    tumour = [r["other_scanner"]["adapted"]["tumour"] for r in results]
+    if any(some != tumour[0] for some in tumour):
+        names = ", ".join(sorted({r["variant"] for r in results}))
+        raise ConfigurationError(f"{names} were not judged on the same patches, and cannot be judged together")
+    return auc_interval(np.array(tumour[0], bool), np.mean(_log_odds(results), axis=0))
+
+
+def _log_odds(results: list[dict[str, Any]]) -> list[list[float]]:
+    """Of those that got used to another scanner."""
+    return [found["log_odds"] for r in results if (found := r.get("other_scanner", {}).get("adapted"))]
 
 
 def _at(result: dict[str, Any], path: tuple[str, ...]) -> float | None:
@@ -302,15 +377,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--record", type=Path, metavar="MODEL", help="keep the table in the card of this model version")
     options = parser.parse_args(arguments)
     try:
-        runs = read_plan(options.plan)
-        known = list(dict.fromkeys(run.study for run in runs))
+        plan = read_plan(options.plan)
+        known = list(dict.fromkeys(run.study for run in plan.runs))
         for name in options.only or ():
             if name not in known:
                 raise ConfigurationError(f"there is no study {name!r} in the plan; there are {', '.join(known)}")
         options.out.mkdir(parents=True, exist_ok=True)
         if not options.report:
-            _carry_out_all([r for r in runs if not options.only or r.study in options.only], options.out)
-        rows = summary(collect(options.out))
+            _carry_out_all([r for r in plan.runs if not options.only or r.study in options.only], options.out)
+        rows = summary(collect(options.out), plan.together)
         if options.record:
             content = read_card(options.record)
             content["card"]["studies"] = _merged_rows(content["card"].get("studies", []), rows)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from analysis.detector.card import read_card
 from analysis.detector.configuration import ConfigurationError, config_from_dict
 from analysis.detector.network.detector import Detector
 from analysis.detector.patch_file import load_patches
-from analysis.detector.study import DEFAULT_PLAN, carry_out, collect, main, read_plan, summary, table
+from analysis.detector.study import DEFAULT_PLAN, Together, carry_out, collect, main, read_plan, summary, table
 from analysis.detector.train import Trainer
 from analysis.detector.training.material import load_material
 from analysis.detector.training.region_scores import judge_regions
@@ -45,7 +46,7 @@ def plan(tmp_path: Path, reference_data: Path) -> Path:
 
 
 def test_a_plan_gives_each_variant_with_each_seed(plan: Path) -> None:
-    runs = read_plan(plan)
+    runs = read_plan(plan).runs
     assert [(r.variant, r.seed, r.steps) for r in runs] == [
         ("plain", 3, 2),
         ("plain", 4, 2),
@@ -58,11 +59,22 @@ def test_a_plan_gives_each_variant_with_each_seed(plan: Path) -> None:
 
 
 def test_the_shipped_plan_names_no_unknown_key_and_no_run_twice() -> None:
-    names = [run.name for run in read_plan(DEFAULT_PLAN)]
+    names = [run.name for run in read_plan(DEFAULT_PLAN).runs]
     assert len(names) == len(set(names)) > 30
 
 
-@pytest.mark.parametrize("text", ["[study.x]\nvariant.a.train.epoch = 3", "[studies.x]", "[study.x]\nseeds = [1]", "="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[study.x]\nvariant.a.train.epoch = 3",
+        "[studies.x]",
+        "[study.x]\nseeds = [1]",
+        "=",
+        "[study.x]\nvariant.a.steps = 1\ntogether.both = ['a', 'b']",
+        "[study.x]\nvariant.a.steps = 1\ntogether.b = ['a']",
+        "[study.x]\nvariant.a.steps = 1\nvariant.b.steps = 1\ntogether.b = ['a', 'b']",
+    ],
+)
 def test_a_wrong_plan_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(text)
@@ -75,7 +87,7 @@ def test_a_run_leaves_its_figures_and_is_not_done_again(
 ) -> None:
     out = tmp_path / "results"
     out.mkdir()
-    run = read_plan(plan)[0]
+    run = read_plan(plan).runs[0]
     result = carry_out(run, folder=out)
     assert result["test"]["n"] == 536
     assert 0 <= result["test"]["auc"] <= 1
@@ -86,7 +98,7 @@ def test_a_run_leaves_its_figures_and_is_not_done_again(
     stored = out / f"{run.name}.json"
     assert json.loads(stored.read_text()) == json.loads(json.dumps(result))
     stored.write_text(json.dumps({**result, "test": {**result["test"], "auc": 0.25}}))
-    for other in read_plan(plan)[1:]:
+    for other in read_plan(plan).runs[1:]:
         (out / f"{other.name}.json").write_text(json.dumps({**result, "variant": other.variant, "seed": other.seed}))
     assert main([str(plan), "--out", str(out)]) == 0
     assert json.loads(stored.read_text())["test"]["auc"] == 0.25
@@ -105,7 +117,7 @@ def test_a_summary_gives_mean_and_range_over_the_seeds(tmp_path: Path) -> None:
 
 
 def test_regions_without_a_found_lesion_have_no_overlap(plan: Path) -> None:
-    network = Detector(read_plan(plan)[0].config.network).eval()
+    network = Detector(read_plan(plan).runs[0].config.network).eval()
     instance = np.zeros((128, 128), np.int16)
     instance[40:80, 40:80] = 1
     instance[100:128, 100:128] = 2  # touches the edge: no whole box
@@ -129,7 +141,7 @@ def test_a_training_on_one_scanner_is_judged_on_the_other(tmp_path: Path) -> Non
     base = PLAN.format(folder=tmp_path).partition("[study.tiny]")[0].replace("fraction = 0.01", 'train_stain = "brown"')
     files = 'patches = ["p.npz"]\nhard_negatives = []\n'
     plan.write_text(f'{base}{files}[study.scanner]\nsteps = 1\nvariant.green.network.colours = "green"\n')
-    (run,) = read_plan(plan)
+    (run,) = read_plan(plan).runs
     result = carry_out(run, folder=tmp_path)
     patches = load_patches(tmp_path / "p.npz")
     other = patches.where((patches.stain == "purple") & (patches.label >= 0))
@@ -147,7 +159,7 @@ def test_it_is_judged_again_when_it_has_got_used_to_the_other_scanner_and_by_all
     base = PLAN.format(folder=tmp_path).partition("[study.tiny]")[0].replace("fraction = 0.01", 'train_stain = "brown"')
     files = 'patches = ["p.npz"]\nhard_negatives = []\n'
     plan.write_text(f"{base}{files}[study.scanner]\nseeds = [1, 2]\nsteps = 1\nvariant.plain.train.mixup = 0.0\n")
-    results = [carry_out(run, folder=tmp_path) for run in read_plan(plan)]
+    results = [carry_out(run, folder=tmp_path) for run in read_plan(plan).runs]
     patches = load_patches(tmp_path / "p.npz")
     others = patches.where(patches.stain == "purple")
     test = others.where((others.fold == 4) & (others.label >= 0))
@@ -161,7 +173,45 @@ def test_it_is_judged_again_when_it_has_got_used_to_the_other_scanner_and_by_all
     odds = [result["other_scanner"]["adapted"]["log_odds"] for result in results]
     (row,) = summary(collect(tmp_path))
     assert row["other_scanner_together"]["mean"] == pytest.approx(auc(test.label, np.sum(odds, axis=0)), abs=1e-4)
+    assert row["other_scanner_together"]["low"] < row["other_scanner_together"]["mean"]
     assert "other scanner together" in "\n".join(table([row]))
+
+
+def _found(variant: str, seed: int, odds: list[float], tumour: tuple[int, ...] = (0, 0, 0, 1, 1)) -> dict[str, Any]:
+    adapted = {"log_odds": odds, "tumour": list(tumour)}
+    return {"study": "s", "variant": variant, "seed": seed, "steps": 5, "other_scanner": {"adapted": adapted}}
+
+
+def test_variants_are_judged_together_seed_by_seed() -> None:
+    results = [
+        _found("a", 1, [0, 3, 0, 2, 2]),  # 4 of 6 pairs of normal and tumour in order
+        _found("b", 1, [3, 0, 0, 2, 2]),  # 4 of 6, on other patches
+        _found("a", 2, [0, 0, 3, 2, 2]),
+        _found("b", 2, [0, 0, 5, 2, 2]),
+        _found("a", 3, [9, 9, 9, 0, 0]),  # b has no third seed
+    ]
+    rows = summary(results, [Together("s", "both", ("a", "b"))])
+    assert [row["variant"] for row in rows] == ["a", "b", "both"]
+    both = rows[-1]
+    assert (both["seeds"], both["steps"]) == (2, 10)
+    assert both["other_scanner_adapted"] == {"mean": pytest.approx(5 / 6, abs=1e-4), "low": 4 / 6, "high": 1.0}
+    # the sums are 3, 3, 8, 8, 8: four pairs in order, and two with equals
+    assert both["other_scanner_together"]["mean"] == pytest.approx(5 / 6, abs=1e-4)
+
+
+def test_nothing_is_judged_together_where_a_variant_is_missing_or_there_is_one_class_alone() -> None:
+    both = [Together("s", "both", ("a", "b"))]
+    assert [row["variant"] for row in summary([_found("a", 1, [0, 0, 0, 1, 1])], both)] == ["a"]
+    normal = (0, 0, 0, 0, 0)
+    rows = summary([_found(v, seed, [0, 1, 0, 1, 1], normal) for v in "ab" for seed in (1, 2)], both)
+    assert [row["variant"] for row in rows] == ["a", "b"]
+    assert not any("other_scanner_together" in row for row in rows)
+
+
+def test_variants_that_saw_different_patches_are_not_judged_together() -> None:
+    results = [_found("a", 1, [0, 0, 0, 1, 1]), _found("b", 1, [0, 1, 0, 1], (0, 1, 0, 1))]
+    with pytest.raises(ConfigurationError, match="a, b were not judged on the same patches"):
+        summary(results, [Together("s", "both", ("a", "b"))])
 
 
 def test_a_training_on_green_alone_leaves_a_network_that_sees_nothing_else(tmp_path: Path) -> None:
