@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from analysis.detector.configuration import DetectorConfig
+from analysis.detector.configuration import DetectorConfig, TrainConfig
 from analysis.detector.network import eight_bit
 from analysis.detector.network.backbone import InvertedResidual, LiteBackbone, see_green_alone
 from analysis.detector.network.detector import Detector, to_input
@@ -48,16 +48,16 @@ def teach(
     patches: Sequence[TaughtField] = (),
     steps: int,
     batch: int,
-    stain_jitter: float,
-    colours: str,
+    config: DetectorConfig,
     rng: np.random.Generator,
     say: Callable[[str], None],
     name: str,
 ) -> tuple[Beside, float]:
     """Train `network` to say of each field what its teacher said, and leave it with the averaged weights, in evaluation
     mode; where there are `patches` (smaller fields), each second step is on those. Returns its state and 8-bit ranges, and the
-    running loss. `colours`: which of them it may look at (`NetworkConfig.colours`). `say` is told now and then how far `name` is."""
-    if colours == "green":
+    running loss. `config` is that of the training: by how much colours change, and which of them may be looked at. `say` is
+    told now and then how far `name` is."""
+    if config.network.colours == "green":
         see_green_alone(network.backbone)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -70,7 +70,7 @@ def teach(
         if step % 2 and patches:  # as many pixels of them as of fields
             of, size = patches, batch * round((len(fields[0].rgb) / len(patches[0].rgb)) ** 2)
         chosen = [of[int(i)] for i in rng.integers(len(of), size=size)]
-        loss = _loss(network, chosen, stain_jitter, rng)
+        loss = _loss(network, chosen, config.train, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -96,11 +96,11 @@ def _schedule(step: int, steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1)))
 
 
-def _loss(network: Detector, batch: list[TaughtField], stain_jitter: float, rng: np.random.Generator) -> Tensor:
+def _loss(network: Detector, batch: list[TaughtField], train: TrainConfig, rng: np.random.Generator) -> Tensor:
     turns = [int(rng.integers(8)) for _ in batch]
     rgb = np.stack([turn(field.rgb, which) for field, which in zip(batch, turns, strict=True)]).astype(np.uint8)
     target = np.stack([turn(field.target, which) for field, which in zip(batch, turns, strict=True)])
-    rgb = degrade(jitter_stain(rgb, strength=stain_jitter, rng=rng), rng=rng)
+    rgb = degrade(jitter_stain(rgb, strength=train.stain_jitter, mixing=train.colour_mixing, rng=rng), rng=rng)
     logit = network.trunk(to_input(rgb))[1][:, 0]
     inner = np.s_[:, RIM_CELLS:-RIM_CELLS, RIM_CELLS:-RIM_CELLS]
     wanted = torch.from_numpy(np.ascontiguousarray(target[inner], np.float32))

@@ -262,6 +262,17 @@ def test_of_a_network_that_sees_green_alone_it_learns_from_green_alone(
     assert not first[:, [0, 2]].any()
 
 
+def test_it_learns_from_colours_that_are_mixed_as_in_the_training(small_model: LoadedModel, material: Material) -> None:
+    states = []
+    for mixing in (0.0, 0.3):
+        train = dataclasses.replace(small_model.config.train, region_px=128, colour_mixing=mixing)
+        scan = dataclasses.replace(SCAN, steps=2, most_fields=16)
+        config = dataclasses.replace(small_model.config, train=train, scan=scan)
+        (state, _), _ = scan_network.learn(dataclasses.replace(small_model, config=config), material, seed=8)
+        states.append(state)
+    assert not torch.equal(states[0]["backbone.stem.0.weight"], states[1]["backbone.stem.0.weight"])
+
+
 def test_what_was_measured_on_slides_is_left_out_of_the_card_and_what_patches_say_is_kept() -> None:
     """Both profiles ask the scan."""
     card: dict[str, Any] = {"test": {"auc": 0.9}, "suspicion": {}, "threshold": 0.8, "evaluation": {"patches": 1}}
