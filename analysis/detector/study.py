@@ -283,7 +283,7 @@ def _row_of(one: Together, results: list[dict[str, Any]]) -> dict[str, Any] | No
 
 
 def _spread_of(values: list[float]) -> dict[str, float]:
-    return {"mean": round(float(np.mean(values)), 4), "low": min(values), "high": max(values)}
+    return {"mean": round(float(np.mean(values)), 4), "low": round(min(values), 5), "high": round(max(values), 5)}
 
 
 _FIGURES = {
