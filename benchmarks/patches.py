@@ -1,13 +1,14 @@
-"""Trained models judged on real patches of the test fold: one model for each seed, side by side.
+"""Trained models judged on real patches of the test fold: one version for each seed, side by side.
 
 python benchmarks/patches.py [MODEL ...] [--record MODEL]    (default: the shipped model)
 
 For each model: AUC at 1.0 and 2.0 um/px with DeLong's interval, by scanner; false positive rate on the hard negatives of
 the test fold at the threshold that finds 90 % of its tumour patches; AUC on CAMELYON16 patches cut at level 0, by slide,
-none of which is trained on. Where the model has another network that looks again, AUC and rate at 1.0 um/px also of the score that
-a candidate gets from both looks (eight turns in the second one). Nearly all hard negatives come compressed and no tumour patch does, so
-their rate is also given with all patches compressed alike (`..._alike`): what is left when compression tells nothing. Then mean, lowest and highest over the models, beside the goals. The slide of a patch is not
-known: patches of one slide stand on both sides of the split, and the intervals take patches for independent.
+none of which is trained on. Where the model looks again at candidates, AUC and rate at 1.0 um/px also of the score that a candidate
+gets from all looks. Nearly all hard negatives come compressed and no tumour patch does, so their rate is also given with all patches
+compressed alike (`..._alike`): what is left when compression tells nothing. Then mean, lowest and highest over the models, beside the
+goals. The slide of a patch is not known: patches of one slide stand on both sides of the split, and the intervals take patches for
+independent.
 """
 
 import argparse
@@ -27,10 +28,11 @@ sys.path.insert(0, str(REPOSITORY))
 from analysis.detector.card import ModelRefused, default_model_folder  # noqa: E402
 from analysis.detector.evaluate import record_evaluation  # noqa: E402
 from analysis.detector.patch_file import PatchFileError, compressed_alike  # noqa: E402
-from analysis.detector.patch_looks import scores_of_all_looks  # noqa: E402
+from analysis.detector.patch_looks import Looker, lookers_of, scores_of_all_looks  # noqa: E402
 from analysis.detector.reference_data import ReferenceDataMissing  # noqa: E402
 from analysis.detector.study import judge, rate_at_sensitivity  # noqa: E402
 from analysis.detector.training.material import Material, load_material  # noqa: E402
+from analysis.detector.turning import WAYS  # noqa: E402
 from analysis.detector.weights import LoadedModel, load_model  # noqa: E402
 from analysis.metrics.intervals import Interval  # noqa: E402
 from analysis.metrics.roc import auc_interval  # noqa: E402
@@ -58,17 +60,27 @@ def figures(model: LoadedModel) -> dict[str, Any]:
         "version": model.version,
         "sha256": model.sha256,
         "seed": train.seed,
+        "looks": looks_of(model),
         **judge(model.network, config, material),
     }
-    return found if model.looker is None else {**found, "second_look": both_looks(model, material)}
+    return {**found, "second_look": of_all_looks(model, material)} if lookers_of(model) else found
 
 
-def both_looks(model: LoadedModel, material: Material) -> dict[str, Any]:
-    """Of the score that `second_look.all_looks` makes of the reader's one look and the eight of all that look again."""
+def looks_of(model: LoadedModel) -> list[dict[str, Any]]:
+    """Each with its backbone, um/px and how many ways up; the reader's first."""
+    reader = Looker(model.network, model.config.read.mpp, WAYS[:1])
+    return [
+        {"backbone": look.network.config.backbone, "mpp": look.mpp, "ways": len(look.ways)}
+        for look in (reader, *lookers_of(model))
+    ]
+
+
+def of_all_looks(model: LoadedModel, material: Material) -> dict[str, Any]:
+    """Of the score that `second_look.all_looks` makes of the reader's one look and of those of all that look again."""
     test, hard = material.test, material.test_hard_negative
-    scores, hard_scores = (scores_of_both_looks(model, patches.rgb) for patches in (test, hard))
+    scores, hard_scores = (scores_of(model, patches.rgb) for patches in (test, hard))
     interval = auc_interval(test.label == 1, scores)
-    alike = (scores_of_both_looks(model, compressed_alike(some).rgb) for some in (test.where(test.label == 1), hard))
+    alike = (scores_of(model, compressed_alike(some).rgb) for some in (test.where(test.label == 1), hard))
     coarse = scores_of_all_looks(model, test.rgb, patch_mpp=model.config.data.patch_mpp, pixels_mpp=COARSE_MPP)[1]
     coarse_interval = auc_interval(test.label == 1, coarse)
     figures = {
@@ -86,7 +98,7 @@ def _with_ends(name: str, found: Interval | None) -> dict[str, Any]:
     return {name: round(found.value, 5), f"{name}_interval": [round(found.low, 5), round(found.high, 5)]}
 
 
-def scores_of_both_looks(model: LoadedModel, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+def scores_of(model: LoadedModel, rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     return scores_of_all_looks(model, rgb, patch_mpp=model.config.data.patch_mpp)[1]
 
 

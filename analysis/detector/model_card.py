@@ -101,11 +101,11 @@ _PATCH_WORDS = {
     "auc_2um": "AUC at 2.0 um/px",
     "hard_negative_rate": "hard negatives called tumour, at 90 % sensitivity",
     "level0_auc": "AUC on CAMELYON16 patches cut at level 0",
-    "second_look_auc": "AUC at 1.0 um/px, of both looks",
+    "second_look_auc": "AUC at 1.0 um/px, of all looks",
     "second_look_auc_2um": "AUC of patches as coarse as 2.0 um/px, enlarged, of all looks",
-    "second_look_hard_negative_rate": "hard negatives called tumour by both looks, at 90 % sensitivity",
+    "second_look_hard_negative_rate": "hard negatives called tumour by all looks, at 90 % sensitivity",
     "hard_negative_rate_alike": "hard negatives called tumour, all patches compressed alike",
-    "second_look_hard_negative_rate_alike": "the same by both looks",
+    "second_look_hard_negative_rate_alike": "the same by all looks",
 }
 _PATCH_PARTS = {
     "auc": ("test", "auc"),
@@ -128,10 +128,11 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
     seeds = ", ".join(str(one["seed"]) for one in models)
     lines = [
         "",
-        f"## The same recipe with {len(models)} seeds ({seeds})"
+        f"## Against the goals ({len(models)} seeds)"
         if len(models) > 1
         else f"## Against the goals (one seed, {seeds})",
         "[low, high]: DeLong's interval of 95 %, which takes patches for independent. Goals are the project's own.",
+        *_which(models),
         "",
         "| | " + " | ".join(f"seed {one['seed']}" for one in models) + " | mean | goal | reached |",
         "|---" * (len(models) + 4) + "|",
@@ -148,6 +149,19 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
         reached = "yes" if over["reached"] else "no"
         lines.append(f"| {words} | {' | '.join(cells)} | {over['mean']:.4g} | {over['goal']} | {reached} |")
     return lines
+
+
+def _which(models: list[dict[str, Any]]) -> list[str]:
+    """The versions that were judged and how they look, where there is more than the one that the card is of."""
+    if len(models) < 2:
+        return []
+    return ["", *(f"- Seed {one['seed']}: {one['version']}. {_looks(one['looks'])}" for one in models)]
+
+
+def _looks(looks: list[dict[str, Any]]) -> str:
+    ways = [f"{look['ways']} ways up" if look["ways"] > 1 else "one way up" for look in looks]
+    each = [f"{look['backbone']} at {look['mpp']:g} um/px, {up}" for look, up in zip(looks, ways, strict=True)]
+    return "; ".join(each) + "."
 
 
 def _with_interval(value: float | None, interval: list[float] | None) -> str:

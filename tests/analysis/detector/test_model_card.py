@@ -103,12 +103,35 @@ def test_what_both_looks_say_of_patches_stands_beside_what_one_says() -> None:
     figures["second_look_auc_2um"] = over
     text = page(evaluation={"patches_by_seed": {"models": [model], "over_models": figures}})
     assert "| AUC at 1.0 um/px | 0.951 [0.940, 0.960] |" in text
-    assert "| AUC at 1.0 um/px, of both looks | 0.966 [0.955, 0.977] |" in text
+    assert "| AUC at 1.0 um/px, of all looks | 0.966 [0.955, 0.977] |" in text
     assert "| AUC of patches as coarse as 2.0 um/px, enlarged, of all looks | 0.948 [0.931, 0.969] |" in text
     assert (
-        "| hard negatives called tumour by both looks, at 90 % sensitivity | 0.101 | 0.1 | at most 0.12 | yes |" in text
+        "| hard negatives called tumour by all looks, at 90 % sensitivity | 0.101 | 0.1 | at most 0.12 | yes |" in text
     )
     assert "| hard negatives called tumour, at 90 % sensitivity | 0.301 |" in text
+
+
+def test_versions_of_several_seeds_are_named_with_their_looks() -> None:
+    def judged(seed: int, low: float, looks: list[dict[str, object]]) -> dict[str, object]:
+        return {
+            "seed": seed,
+            "version": f"v{seed}",
+            "looks": looks,
+            "test": {"auc": low + 0.01, "auc_interval": [low, low + 0.02]},
+            "hard_negatives": {},
+        }
+
+    once = {"backbone": "efficientnet-lite0", "mpp": 1.0, "ways": 1}
+    closer = {"backbone": "efficientnet-lite2", "mpp": 0.5, "ways": 2}
+    over = {"auc": {"mean": 0.96, "goal": "at least 0.975", "reached": False}}
+    models = [judged(7, 0.95, [once, closer]), judged(31, 0.94, [once])]
+    text = page(evaluation={"patches_by_seed": {"models": models, "over_models": over}})
+    assert "## Against the goals (2 seeds)" in text
+    assert (
+        "- Seed 7: v7. efficientnet-lite0 at 1 um/px, one way up; efficientnet-lite2 at 0.5 um/px, 2 ways up." in text
+    )
+    assert "- Seed 31: v31. efficientnet-lite0 at 1 um/px, one way up." in text
+    assert "| AUC at 1.0 um/px | 0.960 [0.950, 0.970] | 0.950 [0.940, 0.960] | 0.96 | at least 0.975 | no |" in text
 
 
 def test_the_figure_is_drawing_in_order_of_value() -> None:
