@@ -67,10 +67,15 @@ def figures(model: LoadedModel) -> dict[str, Any]:
 
 
 def looks_of(model: LoadedModel) -> list[dict[str, Any]]:
-    """Each with its backbone, um/px and how many ways up; the reader's first."""
-    reader = Looker(model.network, model.config.read.mpp, WAYS[:1])
+    """Each with the version its network comes from, backbone, um/px and how many ways up; the reader's first."""
+    reader = Looker(model.version, model.network, model.config.read.mpp, WAYS[:1])
     return [
-        {"backbone": look.network.config.backbone, "mpp": look.mpp, "ways": len(look.ways)}
+        {
+            "version": look.version,
+            "backbone": look.network.config.backbone,
+            "mpp": look.mpp,
+            "ways": len(look.ways),
+        }
         for look in (reader, *lookers_of(model))
     ]
 

@@ -126,15 +126,16 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
         return []
     models = found["models"]
     seeds = ", ".join(str(one["seed"]) for one in models)
+    columns = [one["version"] for one in models] if len(models) > 1 else [f"seed {seeds}"]
     lines = [
         "",
-        f"## Against the goals ({len(models)} seeds)"
+        f"## Against the goals ({len(models)} versions)"
         if len(models) > 1
         else f"## Against the goals (one seed, {seeds})",
         "[low, high]: DeLong's interval of 95 %, which takes patches for independent. Goals are the project's own.",
         *_which(models),
         "",
-        "| | " + " | ".join(f"seed {one['seed']}" for one in models) + " | mean | goal | reached |",
+        "| | " + " | ".join(columns) + " | mean | goal | reached |",
         "|---" * (len(models) + 4) + "|",
     ]
     for name, words in _PATCH_WORDS.items():
@@ -152,16 +153,16 @@ def _by_seed(found: dict[str, Any] | None) -> list[str]:
 
 
 def _which(models: list[dict[str, Any]]) -> list[str]:
-    """The versions that were judged and how they look, where there is more than the one that the card is of."""
+    """How each version looks, where there is more than the one that the card is of."""
     if len(models) < 2:
         return []
-    return ["", *(f"- Seed {one['seed']}: {one['version']}. {_looks(one['looks'])}" for one in models)]
+    return ["", *(f"- {one['version']}: {'; '.join(_look_of(one, look) for look in one['looks'])}." for one in models)]
 
 
-def _looks(looks: list[dict[str, Any]]) -> str:
-    ways = [f"{look['ways']} ways up" if look["ways"] > 1 else "one way up" for look in looks]
-    each = [f"{look['backbone']} at {look['mpp']:g} um/px, {up}" for look, up in zip(looks, ways, strict=True)]
-    return "; ".join(each) + "."
+def _look_of(judged: dict[str, Any], look: dict[str, Any]) -> str:
+    of = f" of {look['version']}" if look["version"] != judged["version"] else ""
+    up = f"{look['ways']} ways up" if look["ways"] > 1 else "one way up"
+    return f"{look['backbone']}{of} at {look['mpp']:g} um/px, {up}"
 
 
 def _with_interval(value: float | None, interval: list[float] | None) -> str:

@@ -21,6 +21,8 @@ from analysis.detector.weights import LoadedModel
 
 @dataclass(frozen=True)
 class Looker:
+    version: str
+    """That the network comes from."""
     network: Detector
     mpp: float
     ways: tuple[int, ...] = WAYS
@@ -31,12 +33,15 @@ def lookers_of(model: LoadedModel) -> tuple[Looker, ...]:
     """As an engine's `lookers`; none where the model does not look again."""
     if not model.config.read.second_look:
         return ()
-    again = [model.network] if model.looker is None or not model.config.look.alone else []
-    again += [] if model.looker is None else [model.looker.network]
-    lookers = [Looker(network, model.config.read.mpp) for network in again]
+    mpp = model.config.read.mpp
+    lookers = []
+    if model.looker is None or not model.config.look.alone:
+        lookers.append(Looker(model.version, model.network, mpp))
+    if model.looker is not None:
+        lookers.append(Looker(model.config.look.version, model.looker.network, mpp))
     if model.closer is not None:
         closer = model.config.closer
-        lookers.append(Looker(model.closer.network, closer.mpp, WAYS[: closer.ways]))
+        lookers.append(Looker(closer.version, model.closer.network, closer.mpp, WAYS[: closer.ways]))
     return tuple(lookers)
 
 

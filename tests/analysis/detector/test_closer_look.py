@@ -38,7 +38,9 @@ def folders(small_network: Detector, tmp_path_factory: pytest.TempPathFactory) -
     work = tmp_path_factory.mktemp("closer")
     other = of_another_kind()
     config = DetectorConfig(
-        network=SMALL, read=READ, look=dataclasses.replace(DetectorConfig().look, network=other.config)
+        network=SMALL,
+        read=READ,
+        look=dataclasses.replace(DetectorConfig().look, version="another", network=other.config),
     )
     beside = {"looker": (other.state_dict(), {})}
     save_model(work / "one", state=small_network.state_dict(), config=config, version="one", card={}, **beside)
@@ -167,7 +169,11 @@ def test_a_patch_is_judged_by_its_word_too(folders: tuple[Path, Path, Path]) -> 
     first, together = scores_of_all_looks(everything, rgb, patch_mpp=1.0, on_progress=fractions.append)
     assert fractions == sorted(fractions)
     assert fractions[-1] <= 1
-    assert [(one.mpp, one.ways) for one in lookers_of(everything)] == [(1.0, WAYS), (1.0, WAYS), (0.5, WAYS[:4])]
+    assert [(one.version, one.mpp, one.ways) for one in lookers_of(everything)] == [
+        ("all", 1.0, WAYS),
+        ("another", 1.0, WAYS),
+        ("fine", 0.5, WAYS[:4]),
+    ]
     words = [
         score_turned(one.network, rgb, patch_mpp=1.0, mpp=one.mpp, ways=one.ways) for one in lookers_of(everything)
     ]

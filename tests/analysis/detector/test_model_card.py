@@ -111,7 +111,7 @@ def test_what_both_looks_say_of_patches_stands_beside_what_one_says() -> None:
     assert "| hard negatives called tumour, at 90 % sensitivity | 0.301 |" in text
 
 
-def test_versions_of_several_seeds_are_named_with_their_looks() -> None:
+def test_versions_that_are_judged_side_by_side_are_named_with_their_looks() -> None:
     def judged(seed: int, low: float, looks: list[dict[str, object]]) -> dict[str, object]:
         return {
             "seed": seed,
@@ -122,15 +122,20 @@ def test_versions_of_several_seeds_are_named_with_their_looks() -> None:
         }
 
     once = {"backbone": "efficientnet-lite0", "mpp": 1.0, "ways": 1}
-    closer = {"backbone": "efficientnet-lite2", "mpp": 0.5, "ways": 2}
+    closer = {"version": "close-31", "backbone": "efficientnet-lite2", "mpp": 0.5, "ways": 2}
     over = {"auc": {"mean": 0.96, "goal": "at least 0.975", "reached": False}}
-    models = [judged(7, 0.95, [once, closer]), judged(31, 0.94, [once])]
+    models = [
+        judged(7, 0.95, [{**once, "version": "v7"}, closer]),
+        judged(8, 0.94, [{**once, "version": "v8"}]),
+    ]
     text = page(evaluation={"patches_by_seed": {"models": models, "over_models": over}})
-    assert "## Against the goals (2 seeds)" in text
+    assert "## Against the goals (2 versions)" in text
     assert (
-        "- Seed 7: v7. efficientnet-lite0 at 1 um/px, one way up; efficientnet-lite2 at 0.5 um/px, 2 ways up." in text
+        "- v7: efficientnet-lite0 at 1 um/px, one way up; efficientnet-lite2 of close-31 at 0.5 um/px, 2 ways up."
+        in text
     )
-    assert "- Seed 31: v31. efficientnet-lite0 at 1 um/px, one way up." in text
+    assert "- v8: efficientnet-lite0 at 1 um/px, one way up." in text
+    assert "| | v7 | v8 | mean | goal | reached |" in text
     assert "| AUC at 1.0 um/px | 0.960 [0.950, 0.970] | 0.950 [0.940, 0.960] | 0.96 | at least 0.975 | no |" in text
 
 
