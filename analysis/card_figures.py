@@ -22,6 +22,8 @@ MAIN = (
     ("not_assessed", "slides that could not be assessed", ""),
 )
 
+IDENTITIES = {"model", "file", "version", "sha256"}
+
 
 class Figure(NamedTuple):
     measured_on: str
@@ -30,12 +32,17 @@ class Figure(NamedTuple):
 
 
 def figures_of(measured_on: str, figures: Any, name: str = "") -> Iterator[Figure]:
-    """Flattens nested figures: {"auc_by_stain": {"brown": 0.949}} gives "auc by stain, brown". Identities are left out."""
+    """Flattens nested figures: {"auc_by_stain": {"brown": 0.949}} gives "auc by stain, brown". What stands in a list is called by its
+    version or else its number. Identities are left out."""
     if isinstance(figures, dict):
         for key, value in figures.items():
-            if key not in {"model", "file"}:
+            if key not in IDENTITIES:
                 words = str(key).replace("_", " ")
                 yield from figures_of(measured_on, value, f"{name}, {words}" if name else words)
+    elif isinstance(figures, list) and any(isinstance(one, dict | list) for one in figures):
+        for number, one in enumerate(figures, start=1):
+            called = one.get("version") if isinstance(one, dict) else None
+            yield from figures_of(measured_on, one, f"{name}, {called or number}")
     else:
         yield Figure(measured_on, name, _in_words(figures))
 
@@ -64,6 +71,11 @@ def _inside(figures: Any, key: str) -> Any:
 
 
 def _in_words(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return " to ".join(_in_words(one) for one in value)
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, bool):
+        return {None: "not known", True: "yes", False: "no"}[value]
+    if not isinstance(value, list | tuple):
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+    words = [_in_words(one) for one in value]
+    if len(value) == 3 and all(isinstance(one, float) for one in value) and value[1] <= value[0] <= value[2]:
+        return f"{words[0]} ({words[1]} to {words[2]})"  # with its interval
+    return " to ".join(words) if len(value) == 2 else ", ".join(words)

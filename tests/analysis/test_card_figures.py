@@ -21,6 +21,28 @@ def test_nested_figures_become_lines_for_people():
     ]
 
 
+def test_what_stands_in_a_list_has_lines_of_its_own():
+    judged = {"version": "lite-1", "sha256": "0" * 64, "test": {"auc": 0.9581}}
+    evaluation = {
+        "models": [judged, {"test": {"auc": 0.9}}],
+        "reached": True,
+        "threshold": None,
+        "labels": ["negative", "itc", "micro"],
+        "confusion": [[19, 1, 0], [0, 2, 1]],
+        "lesion_sensitivity": [0.865, 0.72, 0.941],
+    }
+    assert [(figure.name, figure.value) for figure in figures_of("patches", evaluation)] == [
+        ("models, lite-1, test, auc", "0.958"),
+        ("models, 2, test, auc", "0.900"),
+        ("reached", "yes"),
+        ("threshold", "not known"),
+        ("labels", "negative, itc, micro"),
+        ("confusion, 1", "19, 1, 0"),
+        ("confusion, 2", "0, 2, 1"),
+        ("lesion sensitivity", "0.865 (0.720 to 0.941)"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "figures", "words"),
     [
@@ -39,5 +61,6 @@ def test_the_shipped_card_shows_few_figures_and_holds_many():
     assert 10 < len(version.main_figures) <= 40
     assert len(version.figures) > 100
     named = {(figure.measured_on, figure.name) for figure in version.main_figures}
+    assert max(len(figure.value) for figure in version.figures) < 60, "a value has its place in a narrow column"
     assert {("patches", "AUC"), ("slides, standard (composed)", "slide specificity")} <= named
     assert "composed" in " ".join(figure.measured_on for figure in version.figures)
