@@ -165,10 +165,14 @@ def test_a_slide_goes_in_and_a_signature_comes_out(
     dialog.get_by_role("button", name="Sign", exact=True).click()
     expect(dialog.get_by_role("alert")).to_contain_text("not right")
     assert not Signature.objects.exists()
+    page.route("**/api/reads/*/", lambda route: route.abort())  # the connection breaks after the signature
     dialog.get_by_label("Your password").fill(PASSWORD)
     dialog.get_by_role("button", name="Sign", exact=True).click()
     wait_until(lambda: Signature.objects.exists(), what="the signature is kept")
     assert Signature.objects.get().printed_name == reader.printed_name
+    expect(page.get_by_role("dialog", name="Signed")).to_contain_text(f"signed by {reader.printed_name}")
+    expect(page.locator("body")).to_contain_text("The read as it is now could not be loaded.")
+    page.unroute("**/api/reads/*/")
 
     # The auditor finds where AI and reader differ, opens the slide from the list, and reads the trail.
     log_in(page, site, auditor)

@@ -37,6 +37,8 @@ export interface ReadView {
 
 const ASK_AI_AGAIN_MS = 15_000;
 
+const inWords = (error: unknown) => (error instanceof Error ? error.message : String(error));
+
 export interface ReadMode {
   commands: Command[];
 }
@@ -116,14 +118,16 @@ export async function startReadMode(boot: Boot, stage: Stage, side: HTMLElement,
   const sign = async () => {
     await queue.settled();
     if (!store.get().state.can.sign) return;
+    const told = { words: "Understood", run: () => banner.hide("sign") };
+    const showAsItIsNow = () => refresh().catch((error: unknown) => banner.show("sign", `The read as it is now could not be loaded. ${inWords(error)} Load the page again.`, told));
     try {
       const signed = await signCase(boot.case.id);
       if (!signed) return;
-      await refresh();
+      await showAsItIsNow(); // signed it is, whether that can be shown or not
       await ask({ title: "Signed", body: [h("p", {}, `Case ${boot.case.accession} signed by ${signed.printed_name}, ${signed.local_time.replace("T", " ")}.`), h("p", { class: "hash" }, signed.manifest_sha256), h("p", {}, h("a", { href: signed.report_url }, "Report of this signature"))], actions: [], cancel: "Close" });
     } catch (error) {
-      banner.show("sign", error instanceof Error ? error.message : String(error), { words: "Understood", run: () => banner.hide("sign") });
-      await refresh();
+      banner.show("sign", inWords(error), told);
+      await refresh().catch(() => undefined); // what is wrong stands in the banner
     }
   };
 
@@ -183,7 +187,7 @@ export async function startReadMode(boot: Boot, stage: Stage, side: HTMLElement,
       else await showAi(result as typeof result & { run: AiRun });
       if (result.pending) setTimeout(() => void loadAi(), ASK_AI_AGAIN_MS);
     } catch (error) {
-      store.set({ aiMessage: `The AI result could not be loaded: ${error instanceof Error ? error.message : String(error)}`, aiPending: true });
+      store.set({ aiMessage: `The AI result could not be loaded: ${inWords(error)}`, aiPending: true });
     } finally {
       asking = false;
     }
