@@ -17,6 +17,9 @@ export class Unreachable extends Error {}
 /** The session ended; the person has to log in again before anything else can be sent. */
 export class LoggedOut extends Error {}
 
+/** What went wrong, for people. */
+export const inWords = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
 let csrf = "";
 
 export function setCsrf(token: string): void {

@@ -1,6 +1,6 @@
 /** The AI result on the slide: fetched, made into layers. Only ever built after the server said that the AI may be seen. */
 
-import { getJson, send } from "../http";
+import { getJson, send, inWords } from "../http";
 import { heatGrid, HeatLayer } from "../viewer/heat";
 import { mountAiLayers, type AiLayers } from "../viewer/heat-controls";
 import { OutlineLayer, type Outline } from "../viewer/lesions";
@@ -35,7 +35,7 @@ async function fetchHeat(result: AiResult & { run: AiRun }): Promise<{ heat: Hea
     const grid = heatGrid(bytes, { rows: meta.rows, cols: meta.cols, x0: meta.x0, y0: meta.y0, cellX0: meta.cell_px0_x, cellY0: meta.cell_px0_y });
     return { heat: new HeatLayer(grid, Math.round(result.run.threshold * 100) / 100), problem: "" };
   } catch (error) {
-    return { heat: null, problem: `The heatmap could not be loaded (${error instanceof Error ? error.message : String(error)}). Load the page again to try once more.` };
+    return { heat: null, problem: `The heatmap could not be loaded (${inWords(error)}). Load the page again to try once more.` };
   }
 }
 

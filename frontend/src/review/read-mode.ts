@@ -3,7 +3,7 @@
 import { ask } from "../dialog";
 import { choose } from "../choose";
 import { h } from "../dom";
-import { getJson, postJson } from "../http";
+import { getJson, postJson, inWords } from "../http";
 import type { Command, Keys } from "../keys";
 import { createStore } from "../store";
 import { RingDrawing } from "../viewer/draw-ring";
@@ -36,8 +36,6 @@ export interface ReadView {
 }
 
 const ASK_AI_AGAIN_MS = 15_000;
-
-const inWords = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 export interface ReadMode {
   commands: Command[];

@@ -2,7 +2,7 @@
 
 import { openDialog } from "../dialog";
 import { h } from "../dom";
-import { ApiError, getJson, postJson } from "../http";
+import { ApiError, getJson, postJson, inWords } from "../http";
 import { millimetres } from "../numbers";
 import { signedAiWords, type SignedAi } from "./ai-words";
 import { CALLS, type CallValue } from "./types";
@@ -113,7 +113,7 @@ export async function signCase(caseId: string): Promise<Signed | null> {
   };
   const refused = async (error: unknown) => {
     const differences = error instanceof ApiError ? (error.body["differences"] as Difference[] | undefined) : undefined;
-    problem.textContent = error instanceof Error ? error.message : String(error);
+    problem.textContent = inWords(error);
     problem.hidden = false;
     if (!differences) return password.focus();
     key = crypto.randomUUID(); // another text, another request
@@ -121,7 +121,7 @@ export async function signCase(caseId: string): Promise<Signed | null> {
       shown = await getJson<Shown>(`${url}manifest/`);
       show();
     } catch (again) {
-      problem.textContent = again instanceof Error ? again.message : String(again);
+      problem.textContent = inWords(again);
     }
     changes.replaceChildren(h("div", { class: "notice warn" }, h("p", {}, "Changed since it was shown to you. Nothing was signed; this is the record as it is now."), h("ul", {}, ...differences.slice(0, 12).map(differenceInWords))));
     dialog.scrollTo(0, 0);

@@ -1,7 +1,7 @@
 /** The upload part of the operator's page: case, drop zone, one line per file. */
 
 import { h } from "../dom";
-import { getJson, send } from "../http";
+import { getJson, send, inWords } from "../http";
 import { bytesInWords } from "../numbers";
 import { filesOfDrop, filesOfPicker } from "./dropped-files";
 import { groupSlides, type DroppedFile } from "./slide-groups";
@@ -83,7 +83,7 @@ export function mountUpload(root: HTMLElement): void {
 
   function sayProblem(error: unknown): void {
     problem.hidden = false;
-    problem.textContent = error instanceof Error ? error.message : String(error);
+    problem.textContent = inWords(error);
   }
 
   function startNext(): void {

@@ -1,7 +1,7 @@
 /** One slide on its way: SHA-256 first, then a resumable tus upload that names it. States are told to `onChange`. */
 
 import { DetailedError, Upload } from "tus-js-client";
-import { getJson } from "../http";
+import { getJson, inWords } from "../http";
 import type { Digest } from "./digest";
 import type { DigestAnswer } from "./digest.worker";
 import { sizeOf, type SlideFiles } from "./slide-groups";
@@ -187,5 +187,5 @@ export function reasonOf(error: unknown): string {
     return `The server refused the file (status ${status}).`;
   }
   if (error instanceof DetailedError) return "The connection was lost and did not come back. What was sent is kept: press Resume.";
-  return error instanceof Error ? error.message : String(error);
+  return inWords(error);
 }
