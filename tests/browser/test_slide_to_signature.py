@@ -133,7 +133,11 @@ def test_a_slide_goes_in_and_a_signature_comes_out(
     wait_until(lambda: read.calls.exists(), what="the unaided call is kept")
     assert [url for url in asked if "/ai" in url] == []
     page.get_by_role("button", name="Lock and show the AI").click()
+    page.route("**/api/reads/*/", lambda route: route.abort())  # the connection breaks after the lock
     page.get_by_role("dialog").get_by_role("button", name="Lock and show the AI").click()
+    expect(page.get_by_role("region", name="AI result")).to_contain_text("The AI result could not be loaded")
+    page.unroute("**/api/reads/*/")
+    page.get_by_role("button", name="Ask again").click()
 
     # The AI is revealed; the first lesion is accepted, that undone, and each rejected, all by keys.
     lesions = page.get_by_role("list", name="Lesions, strongest first")

@@ -27,7 +27,6 @@ export interface ReadView {
   ai: AiView | null;
   /** Why there is no AI view although it may be seen; empty otherwise. */
   aiMessage: string;
-  aiPending: boolean;
   selected: string | null;
   save: SaveState;
   pending: readonly Write[];
@@ -44,7 +43,7 @@ export interface ReadMode {
 export async function startReadMode(boot: Boot, stage: Stage, side: HTMLElement, keys: Keys, onChange: () => void): Promise<ReadMode> {
   const api = `/api/reads/${boot.read_id}/`;
   const first = await getJson<ReadState>(api);
-  const store = createStore<ReadView>({ state: first, ai: null, aiMessage: "", aiPending: false, selected: null, save: "saved", pending: [], isDrawing: false, drawProblem: "" });
+  const store = createStore<ReadView>({ state: first, ai: null, aiMessage: "", selected: null, save: "saved", pending: [], isDrawing: false, drawProblem: "" });
   const own = new OutlineLayer();
   const { view, banner } = stage;
   let drawing: RingDrawing | null = null;
@@ -181,20 +180,20 @@ export async function startReadMode(boot: Boot, stage: Stage, side: HTMLElement,
     asking = true;
     try {
       const result = await fetchAi(`${api}ai/`);
-      if (!result.run) store.set({ aiMessage: result.message, aiPending: result.pending });
+      if (!result.run) store.set({ aiMessage: result.message });
       else await showAi(result as typeof result & { run: AiRun });
       if (result.pending) setTimeout(() => void loadAi(), ASK_AI_AGAIN_MS);
     } catch (error) {
-      store.set({ aiMessage: `The AI result could not be loaded: ${inWords(error)}`, aiPending: true });
+      store.set({ aiMessage: `The AI result could not be loaded: ${inWords(error)}` });
     } finally {
       asking = false;
     }
   };
   const showAi = async (result: Parameters<typeof buildAiView>[1]) => {
+    await refresh(); // a late reveal changes the version of the read; shown without it, the next decision would be refused
     const ai = await buildAiView(stage, result);
     keys.add([...ai.layers.commands, ...decideCommands]);
-    store.set({ ai, aiMessage: "", aiPending: false });
-    await refresh(); // a late reveal changes the version of the read
+    store.set({ ai, aiMessage: "" });
   };
 
   const canDecide = () => store.get().state.can.decide && (store.get().ai?.lesions.length ?? 0) > 0;
