@@ -33,18 +33,35 @@ class Figure(NamedTuple):
 
 def figures_of(measured_on: str, figures: Any, name: str = "") -> Iterator[Figure]:
     """Flattens nested figures: {"auc_by_stain": {"brown": 0.949}} gives "auc by stain, brown". What stands in a list is called by its
-    version or else its number. Identities are left out."""
+    version or else its number. Identities are left out. A confusion table has a line for each true class that there was, where its
+    labels stand beside it."""
     if isinstance(figures, dict):
         for key, value in figures.items():
-            if key not in IDENTITIES:
-                words = str(key).replace("_", " ")
-                yield from figures_of(measured_on, value, f"{name}, {words}" if name else words)
+            words = str(key).replace("_", " ")
+            inside = f"{name}, {words}" if name else words
+            if (labels := _labels_of(figures, key)) is not None:
+                for true, row in zip(labels, value, strict=True):
+                    if any(row):
+                        as_called = ", ".join(f"{n} as {label}" for label, n in zip(labels, row, strict=True) if n)
+                        yield Figure(measured_on, f"{inside}, {true} called", as_called)
+            elif key not in IDENTITIES and not _labels_of(figures, key.removesuffix("labels") + "confusion"):
+                yield from figures_of(measured_on, value, inside)
     elif isinstance(figures, list) and any(isinstance(one, dict | list) for one in figures):
         for number, one in enumerate(figures, start=1):
             called = one.get("version") if isinstance(one, dict) else None
             yield from figures_of(measured_on, one, f"{name}, {called or number}")
     else:
         yield Figure(measured_on, name, _in_words(figures))
+
+
+def _labels_of(figures: dict[str, Any], key: str) -> list[str] | None:
+    """The labels of the confusion table `key`: "size_class_labels" for "size_class_confusion". None for any other figure."""
+    if not key.endswith("confusion"):
+        return None
+    table, labels = figures.get(key), figures.get(key.removesuffix("confusion") + "labels")
+    if not isinstance(table, list) or not isinstance(labels, list) or len(table) != len(labels):
+        return None
+    return labels if all(isinstance(row, list) and len(row) == len(labels) for row in table) else None
 
 
 def in_words(name: str, figures: dict[str, Any]) -> str:

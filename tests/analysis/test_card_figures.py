@@ -28,7 +28,8 @@ def test_what_stands_in_a_list_has_lines_of_its_own():
         "reached": True,
         "threshold": None,
         "labels": ["negative", "itc", "micro"],
-        "confusion": [[19, 1, 0], [0, 2, 1]],
+        "confusion": [[19, 1, 0], [0, 0, 0], [0, 2, 1]],
+        "stain_confusion": [[1, 0, 0], [0, 2, 0]],
         "lesion_sensitivity": [0.865, 0.72, 0.941],
     }
     assert [(figure.name, figure.value) for figure in figures_of("patches", evaluation)] == [
@@ -36,9 +37,10 @@ def test_what_stands_in_a_list_has_lines_of_its_own():
         ("models, 2, test, auc", "0.900"),
         ("reached", "yes"),
         ("threshold", "not known"),
-        ("labels", "negative, itc, micro"),
-        ("confusion, 1", "19, 1, 0"),
-        ("confusion, 2", "0, 2, 1"),
+        ("confusion, negative called", "19 as negative, 1 as itc"),
+        ("confusion, micro called", "2 as itc, 1 as micro"),
+        ("stain confusion, 1", "1, 0, 0"),
+        ("stain confusion, 2", "0, 2, 0"),
         ("lesion sensitivity", "0.865 (0.720 to 0.941)"),
     ]
 
