@@ -111,7 +111,7 @@ class DataConfig:
     folder: str = ""
     """Folder of the files above; empty: METADET_REFERENCE_DATA, else ../shared/data beside the repository."""
     test_fold: int = 4
-    """Never read by training and never used for a choice."""
+    """Never read by training (but see `every_fold`) and never used for a choice."""
     validation_percent: int = 10
     """Part of the other folds kept aside for the choice of the checkpoint, by hash of the patch id."""
     patch_mpp: float = 0.97
@@ -124,6 +124,8 @@ class DataConfig:
     """Draw training regions from this many composed slides only (0: from endless ones)."""
     train_stain: str = ""
     """Train and validate on the patches of this scanner alone, for example brown or purple (empty: all)."""
+    every_fold: bool = False
+    """Of that scanner the test fold is learnt from, too; the test fold of the others stays for the test."""
     scanner_by: str = "colour"
     """How the scanner of a patch is known: colour (of its tissue, beside the column `stain`: `scanner_colour.py`) or column."""
 
@@ -136,6 +138,10 @@ class DataConfig:
             raise ConfigurationError("data.slide_share lies between 0 and 1")
         if self.scanner_by not in ("colour", "column"):
             raise ConfigurationError("data.scanner_by must be colour or column")
+        if self.every_fold and not self.train_stain:
+            raise ConfigurationError(
+                "data.every_fold leaves nothing for a test unless data.train_stain names one scanner"
+            )
         if self.mask_tumour_value not in (0, 1, 2, 255):
             raise ConfigurationError("data.mask_tumour_value must be 0, 1, 2 or 255")
 

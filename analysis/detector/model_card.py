@@ -318,6 +318,7 @@ _STUDY_TITLES = {
     "patches": "Little data: labelled patches",
     "slides": "Little data: annotated slides (composed) and no patches",
     "scanner": "Across scanners",
+    "scanner-whole": "Across scanners, with every fold of the one (figures are of the other alone)",
     "network": "Attention, gate and heads",
     "spacing": "Spacing",
     "start": "Start of the training",

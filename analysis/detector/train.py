@@ -350,8 +350,13 @@ RUN_FILES = (
 def run(config: DetectorConfig, folder: Path, *, fresh: bool = False, say: Any = print) -> Path:
     """Train to the end, going on from a checkpoint in `folder` unless `fresh`; returns the folder of the model.
 
-    Raises Interrupted after Ctrl-C: the next call goes on from there.
+    Raises Interrupted after Ctrl-C: the next call goes on from there. ConfigurationError for `data.every_fold`: what a version is
+    evaluated by, it must not have learnt from.
     """
+    if config.data.every_fold:
+        raise ConfigurationError(
+            "data.every_fold is for studies (study.py); a version needs its test fold for the evaluation"
+        )
     torch.set_num_threads(config.train.threads)
     device = device_of(config.train.device)
     folder.mkdir(parents=True, exist_ok=True)

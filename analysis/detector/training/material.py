@@ -94,18 +94,15 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
     hard = join([load_patches(folder / name) for name in data.hard_negatives]) if data.hard_negatives else None
     hard = hard if hard is not None else patches.where(np.zeros(len(patches), bool))
     patches, hard = with_scanners(patches, data), with_scanners(hard, data)  # before they are compressed
-    test, test_hard = (
-        patches.where((patches.fold == data.test_fold) & (patches.label >= 0)),
-        hard.where(hard.fold == data.test_fold),
-    )
     own, hard_own = scanned_by(patches, data), scanned_by(hard, data)
+    held_back, hard_held_back = _held_back(patches, own, data), _held_back(hard, hard_own, data)
+    test, test_hard = patches.where(held_back & (patches.label >= 0)), hard.where(hard_held_back)
     if len(hard):  # else a network learns that what was compressed is no tumour
         patches, hard = compressed_alike(patches), compressed_alike(hard)
-    test_fold, known = patches.fold == data.test_fold, patches.label >= 0
-    kept = _kept_aside(patches.ids, percent=data.validation_percent)
-    train = patches.where(_limit(~test_fold & known & ~kept & own, data.max_patches, rng))
+    known, kept = patches.label >= 0, _kept_aside(patches.ids, percent=data.validation_percent)
+    train = patches.where(_limit(~held_back & known & ~kept & own, data.max_patches, rng))
     hard_kept = _kept_aside(hard.ids, percent=data.validation_percent)
-    hard_train = hard.where((hard.fold != data.test_fold) & ~hard_kept & hard_own)
+    hard_train = hard.where(~hard_held_back & ~hard_kept & hard_own)
     train = train.where(share_of(train, fraction=data.fraction, seed=config.train.seed))
     hard_train = hard_train.where(share_of(hard_train, fraction=data.fraction, seed=config.train.seed))
     regions = None
@@ -115,12 +112,12 @@ def load_material(config: DetectorConfig, *, rng: np.random.Generator, cache: Pa
         positive=train.where(train.label == 1),
         negative=train.where(train.label == 0),
         hard_negative=hard_train,
-        validation=patches.where(~test_fold & known & kept & own),
-        validation_hard_negative=hard.where((hard.fold != data.test_fold) & hard_kept & hard_own),
+        validation=patches.where(~held_back & known & kept & own),
+        validation_hard_negative=hard.where(~hard_held_back & hard_kept & hard_own),
         test=test,
         test_hard_negative=test_hard,
         regions=regions,
-        unlabelled=patches.where(~test_fold & ~known & ~kept & own),
+        unlabelled=patches.where(~held_back & ~known & ~kept & own),
     )
 
 
@@ -156,6 +153,12 @@ def scanned_by(patches: PatchSet, data: DataConfig) -> NDArray[np.bool_]:
         raise PatchFileError(f"no patch is of stain {stain!r}; there are {', '.join(np.unique(patches.stain))}")
     chosen: NDArray[np.bool_] = patches.stain == stain
     return chosen
+
+
+def _held_back(patches: PatchSet, own: NDArray[np.bool_], data: DataConfig) -> NDArray[np.bool_]:
+    """(n,) which are for the test alone."""
+    in_test_fold: NDArray[np.bool_] = patches.fold == data.test_fold
+    return in_test_fold & ~own if data.every_fold else in_test_fold
 
 
 def _limit(chosen: NDArray[np.bool_], most: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -192,6 +192,14 @@ def test_a_tiny_run_trains_resumes_and_leaves_a_model(tmp_path: Path) -> None:
     assert (made.card["int8"]["used"], made.card["test"]["auc_int8"], made.int8) == (False, None, {})
 
 
+def test_a_version_is_not_trained_on_its_test_fold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "whole.toml"
+    config.write_text('[data]\ntrain_stain = "brown"\nevery_fold = true\n')
+    assert train.main([str(config), "--out", str(tmp_path / "run")]) == 2
+    assert "data.every_fold is for studies" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_version_trained_before_gets_its_ranges(
     tmp_path: Path, small_network: Detector, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.detector.composing.outlines import load_outlines
 from analysis.detector.composing.tissue_pool import TissuePools
-from analysis.detector.configuration import DetectorConfig, config_from_dict
+from analysis.detector.configuration import ConfigurationError, DetectorConfig, config_from_dict
 from analysis.detector.patch_file import PatchFileError, PatchSet, compressed_alike, load_patches
 from analysis.detector.scanner_colour import scanners_by_colour
 from analysis.detector.training.fixed_slides import FixedSlide, SlideRegions, cached_sheets, key_of, slide_order
@@ -68,6 +68,29 @@ def test_one_stain_alone_is_trained_on_but_both_are_tested(tmp_path: Path) -> No
     assert set(found.test.stain) == {"brown", "purple"}
     with pytest.raises(PatchFileError, match="no patch is of stain 'green'"):
         load_material(material_config(tmp_path, train_stain="green"), rng=np.random.default_rng(0))
+
+
+def test_of_one_scanner_every_fold_may_be_learnt_from_but_of_no_other(tmp_path: Path) -> None:
+    patches = load_patches(write_patches(tmp_path / "p.npz", n=300))
+    hard = load_patches(
+        write_patches(
+            tmp_path / "h.npz", n=60, label=np.zeros(60, np.int8), id=np.array([f"hard{i}" for i in range(60)])
+        )
+    )
+    chosen = {"hard_negatives": ["h.npz"], "train_stain": "purple", "validation_percent": 0, "scanner_by": "column"}
+    found = load_material(material_config(tmp_path, **chosen, every_fold=True), rng=np.random.default_rng(0))
+    purple = patches.stain == "purple"
+    assert set(found.positive.ids) | set(found.negative.ids) == set(patches.ids[purple & (patches.label >= 0)])
+    assert set(found.hard_negative.ids) == set(hard.ids[hard.stain == "purple"])
+    assert found.unlabelled is not None
+    assert set(found.unlabelled.ids) == set(patches.ids[purple & (patches.label < 0)])
+    assert set(found.test.ids) == set(patches.ids[~purple & (patches.fold == 4) & (patches.label >= 0)])
+    assert set(found.test_hard_negative.ids) == set(hard.ids[(hard.stain == "brown") & (hard.fold == 4)])
+    by_fold = load_material(material_config(tmp_path, **chosen), rng=np.random.default_rng(0))
+    assert 4 in found.positive.fold
+    assert 4 not in by_fold.positive.fold
+    with pytest.raises(ConfigurationError, match="every_fold leaves nothing for a test"):
+        material_config(tmp_path, every_fold=True)
 
 
 def test_the_test_fold_and_validation_stay_whole_when_training_shrinks(tmp_path: Path) -> None:
