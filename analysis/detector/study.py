@@ -145,7 +145,8 @@ def carry_out(run: Run, *, folder: Path, cache: Path | None = None) -> dict[str,
 
 def judge(network: Detector, config: DetectorConfig, material: Material) -> dict[str, Any]:
     """Figures on the test fold: patches at the spacing of the training and at `coarse_mpp`, other scanner, regions. Of the hard
-    negatives, most of which were compressed and no tumour patch was, also with all of them compressed alike."""
+    negatives, most of which were compressed and no tumour patch was, also with all of them compressed alike. Where `data.every_fold` is
+    set, the test fold is of the scanners alone that were not trained on."""
     data, mpp = config.data, config.train.mpp
     test, hard = material.test, material.test_hard_negative
     scores = score_patches(network, test.rgb, patch_mpp=data.patch_mpp, mpp=mpp)
