@@ -94,7 +94,11 @@ def product_cost(slide: Path, model: LoadedModel, engine: Engine, *, profile: st
         found = detect(source, model, profile=profile, engine=engine, checkpoint_dir=Path(work))
     cpu, wall = cpu_seconds() - cpu, time.monotonic() - wall
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.seconds.items() if name != "total")
-    return Cost(found.tissue.mm2, cpu, wall, f"{len(found.lesions)} lesions; seconds waited or worked: {parts}")
+    lesions_mm2 = sum(
+        lesion.area_mm2 for lesion in found.lesions
+    )  # `fast` reads these at the reading's spacing, and little else
+    finds = f"{len(found.lesions)} lesions, together {lesions_mm2:.1f} mm2"
+    return Cost(found.tissue.mm2, cpu, wall, f"{finds}; seconds waited or worked: {parts}")
 
 
 # -- the patch pipelines -------------------------------------------------------------------------------------------------
