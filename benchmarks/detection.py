@@ -94,9 +94,8 @@ def product_cost(slide: Path, model: LoadedModel, engine: Engine, *, profile: st
         found = detect(source, model, profile=profile, engine=engine, checkpoint_dir=Path(work))
     cpu, wall = cpu_seconds() - cpu, time.monotonic() - wall
     parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in found.seconds.items() if name != "total")
-    lesions_mm2 = sum(
-        lesion.area_mm2 for lesion in found.lesions
-    )  # `fast` reads these at the reading's spacing, and little else
+    # `fast` has to read at least these at the reading's spacing
+    lesions_mm2 = sum(lesion.area_mm2 for lesion in found.lesions)
     finds = f"{len(found.lesions)} lesions, together {lesions_mm2:.1f} mm2"
     return Cost(found.tissue.mm2, cpu, wall, f"{finds}; seconds waited or worked: {parts}")
 
