@@ -61,9 +61,9 @@ STRIP_PX_INT8 = {"early": 384, "middle": 640, "head": 512}
 def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
     """What a window needs of a worker's memory for each pixel, its decoding included (benchmarks/detection_memory.py)."""
     if config.backbone == LEAN_LITE:
-        return 100 if int8 else 120
+        return 80 if int8 else 120
     if config.backbone == HALF_LITE:
-        return 65 if int8 else 120
+        return 55 if int8 else 120
     if config.dense_stride == 8:
         return 75 if int8 else 160
     return 90 if int8 else 180
@@ -72,8 +72,9 @@ def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
 CLOSER_BYTES = 170_000_000
 """What windows leave of memory to a network that looks closer: with it `standard` needs 1.45 GB for 89.5 mm2, and 1.56 without
 (benchmarks/detection_memory.py)."""
-Maps = Sequence[Any]
-"""Backbone maps of a batch, finest first, as the engine keeps them."""
+Maps = Sequence[NDArray[Any]]
+"""Backbone maps of a batch, finest first, (B, h, w, channels): as convolutions keep them, and rows of one window lie together.
+Float32, or uint8 (`_Part`)."""
 
 
 class EngineUnavailable(RuntimeError):
@@ -228,66 +229,72 @@ def cores_at_hand() -> int:
 # -- the parts of the network --------------------------------------------------------------------------------------------
 
 
-class _Early(nn.Module):
+class _Part(nn.Module):
+    """What comes in between the parts and goes out is (B, h, w, channels), and of a map of the backbone uint8 where all that look
+    at it round it to the same `steps`."""
+
+    def __init__(self, network: Detector, steps: Sequence[eight_bit.Steps | None]) -> None:
+        super().__init__()
+        self.network, self.backbone, self.steps = network, network.backbone, list(steps)
+
+    def taken_in(self, x: Tensor, index: int) -> Tensor:
+        """The backbone's map `index`, channels first."""
+        steps, x = self.steps[index], x.permute(0, 3, 1, 2)
+        return x if steps is None else steps.unpacked(x)
+
+    def given_out(self, x: Tensor, index: int) -> Tensor:
+        steps = self.steps[index]
+        return (x if steps is None else steps.packed(x)).permute(0, 2, 3, 1)
+
+    def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Of those maps that are used."""
+        unused = self.network.unused_maps
+        found: list[Tensor] = self.network.pyramid([self.taken_in(m, unused + i) for i, m in enumerate(maps)])
+        return found
+
+
+class _Early(_Part):
     """(B, H, W, 3) uint8 -> the map at stride 4."""
 
-    def __init__(self, network: Detector) -> None:
-        super().__init__()
-        self.backbone = network.backbone
-
     def forward(self, rgb: Tensor) -> Tensor:
-        return self.backbone.early((rgb.permute(0, 3, 1, 2).float() - 127.0) / 128.0)
+        x = (rgb.permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        return self.given_out(self.backbone.early(x), 0)
 
 
-class _Middle(nn.Module):
+class _Middle(_Part):
     """The map at stride 4 -> that at stride 8."""
 
-    def __init__(self, network: Detector) -> None:
-        super().__init__()
-        self.backbone = network.backbone
-
     def forward(self, first: Tensor) -> Tensor:
-        return self.backbone.middle(first)
+        return self.given_out(self.backbone.middle(self.taken_in(first, 0)), 1)
 
 
-class _Late(nn.Module):
+class _Late(_Part):
     """The map at stride 8 -> those at strides 16[, 32]."""
 
-    def __init__(self, network: Detector) -> None:
-        super().__init__()
-        self.backbone = network.backbone
-
     def forward(self, second: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.backbone.late(second))
+        late = self.backbone.late(self.taken_in(second, 1))
+        return tuple(self.given_out(m, index) for index, m in enumerate(late, start=2))
 
 
-class _Head(nn.Module):
-    """Maps that are used, finest first -> tumour probability (B, 1, h, w), and P4."""
-
-    def __init__(self, network: Detector) -> None:
-        super().__init__()
-        self.network = network
+class _Head(_Part):
+    """Maps that are used, finest first -> tumour probability (B, h, w), and P4 (B, h, w, channels)."""
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
-        pyramid = self.network.pyramid(list(maps))
-        return torch.sigmoid(self.network.dense_maps(pyramid)[0]), pyramid[-3]
+        pyramid = self.pyramid(maps)
+        return torch.sigmoid(self.network.dense_maps(pyramid)[0])[:, 0], pyramid[-3].permute(0, 2, 3, 1)
 
 
-class _Towers(nn.Module):
+class _Towers(_Part):
     """Maps as the head's -> score (B, 1, h, w) and box (B, 4, h, w) of P3..P6 in turn; score = sqrt(p quality)."""
-
-    def __init__(self, network: Detector) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
         out: list[Tensor] = []
-        for level in self.network.towers(self.network.pyramid(list(maps))):
+        for level in self.network.towers(self.pyramid(maps)):
             out += [torch.sqrt(torch.sigmoid(level.class_logit) * torch.sigmoid(level.quality_logit)), level.box]
         return tuple(out)
 
 
-_PARTS: dict[str, Callable[[Detector], nn.Module]] = {
+_PARTS: dict[str, type[_Part]] = {
     "early": _Early,
     "middle": _Middle,
     "late": _Late,
@@ -349,10 +356,8 @@ class _Parts:
 
     def maps(self, rgb: NDArray[np.uint8]) -> Maps:
         """Those maps of the backbone that are used, finest first."""
-        first = _by_strips(self._early, rgb, axis=1, stride=1, rows=self.strip_px["early"], reach=self.reach["early"])
-        second = _by_strips(
-            self._middle, first, axis=2, stride=4, rows=self.strip_px["middle"], reach=self.reach["middle"]
-        )
+        first = _by_strips(self._early, rgb, stride=1, rows=self.strip_px["early"], reach=self.reach["early"])
+        second = _by_strips(self._middle, first, stride=4, rows=self.strip_px["middle"], reach=self.reach["middle"])
         return [first, second, *self._late(second)][self.unused_maps :]
 
     def read(self, rgb: NDArray[np.uint8], *, margin_px: int = 0) -> Reading:
@@ -360,10 +365,10 @@ class _Parts:
             rgb, margin_px = enlarged(rgb, self.zoom), margin_px * self.zoom
         maps = self.maps(rgb)
         early = max(0, margin_px - self.head_reach) // self.crop_multiple * self.crop_multiple
-        probability, features = self._dense([_cut(m, early * m.shape[-1] // rgb.shape[2]) for m in maps])
+        probability, features = self._dense([_cut(m, early * m.shape[2] // rgb.shape[2]) for m in maps])
         late = margin_px - early
         inner = _cut(probability, late // self.stride)
-        return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE))
+        return Reading(np.ascontiguousarray(inner), _cut(features, late // FEATURE_STRIDE).transpose(0, 3, 1, 2))
 
     def boxes(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         if not self.own_towers:
@@ -373,17 +378,17 @@ class _Parts:
 
     def _dense(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Probability (B, h, w), and P4; strip by strip where the dense branch looks only some pixels far."""
-        height, width = (side * self.stride for side in maps[0].shape[2:])
+        height, width = (side * self.stride for side in maps[0].shape[1:3])
         probability = np.empty((len(maps[0]), height // self.stride, width // self.stride), np.float32)
         features: list[NDArray[np.float32]] = []
         reach = -(-self.head_reach // self.crop_multiple) * self.crop_multiple
         for strip in _strips(height, rows=self.strip_px["head"], reach=reach):
-            stride = [height // m.shape[2] for m in maps]
-            seen = [m[:, :, strip.seen_from // s : strip.seen_to // s] for m, s in zip(maps, stride, strict=True)]
+            stride = [height // m.shape[1] for m in maps]
+            seen = [m[:, strip.seen_from // s : strip.seen_to // s] for m, s in zip(maps, stride, strict=True)]
             part, p4 = self._head(seen)
-            strip.put(part[:, 0], probability, stride=self.stride)
+            strip.put(part, probability, stride=self.stride)
             features.append(strip.of(p4, stride=FEATURE_STRIDE).copy())
-        return probability, np.concatenate(features, axis=2)
+        return probability, np.concatenate(features, axis=1)
 
     def _early(self, rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise NotImplementedError
@@ -414,22 +419,21 @@ class _Strip:
     seen_to: int
 
     def of(self, part: Any, *, stride: int) -> Any:
-        """What `part`, the answer (..., rows, columns) for the rows seen, says of the strip's own."""
-        return part[..., (self.top - self.seen_from) // stride : (self.bottom - self.seen_from) // stride, :]
+        """What `part`, the answer (B, rows, ...) for the rows seen, says of the strip's own."""
+        return part[:, (self.top - self.seen_from) // stride : (self.bottom - self.seen_from) // stride]
 
     def put(self, part: Any, whole: Any, *, stride: int) -> None:
-        whole[..., self.top // stride : self.bottom // stride, :] = self.of(part, stride=stride)
+        whole[:, self.top // stride : self.bottom // stride] = self.of(part, stride=stride)
 
 
-def _by_strips(act: Callable[[Any], Any], given: Any, *, axis: int, stride: int, rows: int, reach: int) -> Any:
-    """`act` on `given`, whose rows (along `axis`) are `stride` px high: the answer (B, channels, rows, columns) as to the whole."""
-    height, whole = given.shape[axis] * stride, None
+def _by_strips(act: Callable[[Any], Any], given: Any, *, stride: int, rows: int, reach: int) -> Any:
+    """`act` on `given` (B, rows, columns, channels), whose rows are `stride` px high: the answer as to the whole."""
+    height, whole = given.shape[1] * stride, None
     for strip in _strips(height, rows=rows, reach=reach):
-        seen = slice(strip.seen_from // stride, strip.seen_to // stride)
-        answer = act(given[:, seen] if axis == 1 else given[:, :, seen])
-        out_stride = (strip.seen_to - strip.seen_from) // answer.shape[2]
+        answer = act(given[:, strip.seen_from // stride : strip.seen_to // stride])
+        out_stride = (strip.seen_to - strip.seen_from) // answer.shape[1]
         if whole is None:
-            whole = np.empty((*answer.shape[:2], height // out_stride, answer.shape[3]), np.float32)
+            whole = np.empty((len(answer), height // out_stride, *answer.shape[2:]), answer.dtype)
         strip.put(answer, whole, stride=out_stride)
     return whole
 
@@ -444,7 +448,8 @@ def _strips(height: int, *, rows: int, reach: int) -> Iterator[_Strip]:
 
 
 def _cut(array: Any, edge: int) -> Any:
-    return array[..., edge:-edge, edge:-edge] if edge else array
+    """Of (B, rows, columns, ...)."""
+    return array[:, edge:-edge, edge:-edge] if edge else array
 
 
 # -- torch ---------------------------------------------------------------------------------------------------------------
@@ -455,7 +460,8 @@ class TorchEngine(_Parts):
         super().__init__(network, workers=workers)
         self.name = f"torch {torch.__version__}"
         fused = eight_bit.fused(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._parts = {name: make(fused) for name, make in _PARTS.items()}
+        whole = [None] * len(network.backbone.out_channels)
+        self._parts = {name: make(fused, whole) for name, make in _PARTS.items()}
         self._thread = threading.local()
 
     def _call(self, part: str, *inputs: Tensor) -> Any:
@@ -470,23 +476,18 @@ class TorchEngine(_Parts):
         return out
 
     def _middle(self, first: NDArray[np.float32]) -> NDArray[np.float32]:
-        out: NDArray[np.float32] = self._call("middle", _laid_out(first)).numpy()
+        out: NDArray[np.float32] = self._call("middle", torch.from_numpy(first)).numpy()
         return out
 
     def _late(self, second: NDArray[np.float32]) -> Maps:
-        return [m.numpy() for m in self._call("late", _laid_out(second))]
+        return [m.numpy() for m in self._call("late", torch.from_numpy(second))]
 
     def _head(self, maps: Maps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        probability, features = self._call("head", *(_laid_out(m) for m in maps))
+        probability, features = self._call("head", *map(torch.from_numpy, maps))
         return probability.numpy(), features.numpy()
 
     def _towers(self, maps: Maps) -> list[NDArray[np.float32]]:
-        return [out.numpy() for out in self._call("towers", *(_laid_out(m) for m in maps))]
-
-
-def _laid_out(values: NDArray[np.float32]) -> Tensor:
-    """Channels last, as the fused network is."""
-    return torch.from_numpy(values).contiguous(memory_format=torch.channels_last)
+        return [out.numpy() for out in self._call("towers", *map(torch.from_numpy, maps))]
 
 
 # -- OpenVINO ------------------------------------------------------------------------------------------------------------
@@ -526,12 +527,13 @@ class OpenVinoEngine(_Parts):
         self.name = f"openvino {openvino.__version__.split('-')[0]}{' int8' if int8 else ''}"
         self._openvino = openvino
         self._network = eight_bit.quantised(network, int8) if int8 else eight_bit.fused(network)
+        self._steps = eight_bit.steps_between(self._network)
         self._example = torch.zeros(1, _EXAMPLE_PX, _EXAMPLE_PX, 3, dtype=torch.uint8)
         self._thread, self._making = threading.local(), threading.Lock()
         with torch.inference_mode():
-            first = _Early(self._network)(self._example).contiguous()
-            second = _Middle(self._network)(first).contiguous()
-            maps = (first, second, *(m.contiguous() for m in _Late(self._network)(second)))
+            first = _Early(self._network, self._steps)(self._example).contiguous()
+            second = _Middle(self._network, self._steps)(first).contiguous()
+            maps = (first, second, *(m.contiguous() for m in _Late(self._network, self._steps)(second)))
             self._examples = {"early": (self._example,), "middle": maps[:1], "late": maps[1:2]}
             self._used_maps = maps[self.unused_maps :]
         self._compiled: dict[str, Any] = {}
@@ -544,7 +546,9 @@ class OpenVinoEngine(_Parts):
             if part not in self._compiled:
                 example = self._examples.get(part, self._used_maps)
                 with torch.no_grad():
-                    traced = torch.jit.trace(_PARTS[part](self._network).eval(), example, check_trace=False)
+                    traced = torch.jit.trace(
+                        _PARTS[part](self._network, self._steps).eval(), example, check_trace=False
+                    )
                 converted = self._openvino.convert_model(traced, example_input=example)
                 settings = {
                     "NUM_STREAMS": self.workers,

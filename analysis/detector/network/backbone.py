@@ -154,6 +154,11 @@ class LiteBackbone(nn.Module):
                     maps.append(x)
         return maps
 
+    def takers(self, index: int) -> list[nn.Module]:
+        """The convolutions of the trunk that the map `index` goes into: nothing else in it looks at the map."""
+        following = self._out_stages[index] + 1
+        return [self.stages[following][0].body[0]] if following < len(self.stages) else []  # type: ignore[index]
+
 
 def _reach_px(stages: tuple[Stage, ...], *, stride: int, before: int = 0) -> int:
     """Of stages that begin at `stride`, after layers that reach `before`: rounded up to 16 px."""
@@ -238,6 +243,13 @@ class ResNetBackbone(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
+
+    def takers(self, index: int) -> list[nn.Module]:
+        """As LiteBackbone's."""
+        if index + 1 == len(self.stages):
+            return []
+        block = self.stages[index + 1][0]  # type: ignore[index]
+        return [block.body[0], block.shortcut[0]]
 
 
 def build_backbone(name: str, *, last_stride: int) -> LiteBackbone | ResNetBackbone:

@@ -10,6 +10,7 @@ In torch this is an imitation in floats: it says what 8 bits will say, no faster
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,32 @@ def fused(network: Detector) -> Detector:
     return network
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The 256 steps of a range: step n is (n - zero) * scale."""
+
+    scale: float
+    zero: int
+
+    @classmethod
+    def of(cls, low: float, high: float) -> "Steps":
+        low, high = min(low, 0.0), max(high, 0.0)  # zero is a step: padding adds zeros
+        scale = max((high - low) / _STEPS, 1e-8)
+        return cls(scale, min(max(round(-low / scale), 0), _STEPS))
+
+    def rounded(self, x: Tensor) -> Tensor:
+        """In floats."""
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, _STEPS)
+
+    def packed(self, x: Tensor) -> Tensor:
+        """The numbers of the steps, uint8."""
+        return torch.fake_quantize_per_tensor_affine(x * (1 / self.scale) + self.zero, 1.0, 0, 0, _STEPS).byte()
+
+    def unpacked(self, numbers: Tensor) -> Tensor:
+        """What `rounded` gives, of what `packed` gives."""
+        return (numbers.float() - self.zero) * self.scale
+
+
 class EightBitConv(nn.Module):
     """A convolution whose input and weights are rounded to 8 bits."""
 
@@ -49,16 +76,14 @@ class EightBitConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, low: float, high: float) -> None:
         super().__init__()
         self.conv = conv
-        low, high = min(low, 0.0), max(high, 0.0)  # zero is a step: padding adds zeros
-        self.scale = max((high - low) / _STEPS, 1e-8)
-        self.zero = min(max(round(-low / self.scale), 0), _STEPS)
+        self.steps = Steps.of(low, high)
         largest = conv.weight.detach().abs().amax(dim=(1, 2, 3)).clamp_min(1e-8)
         self.register_buffer("weight_scale", largest / _WEIGHT_STEPS_USED)
         self.register_buffer("weight_zero", torch.zeros(len(largest), dtype=torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
-        x = torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero, 0, _STEPS)
+        x = self.steps.rounded(x)
         weight = torch.fake_quantize_per_channel_affine(
             conv.weight, self.weight_scale, self.weight_zero, 0, -_WEIGHT_STEPS, _WEIGHT_STEPS
         )
@@ -93,6 +118,22 @@ def quantised(network: Detector, ranges: Mapping[str, Tensor]) -> Detector:
         conv.bias = nn.Parameter(ranges[f"{name}.bias"].clone(), requires_grad=False)
         network.set_submodule(name, EightBitConv(conv, low, high))
     return network
+
+
+def steps_between(network: Detector) -> list[Steps | None]:
+    """Of each map of the backbone: the steps to which everything that looks at it rounds it; None where they are not the same,
+    or it is not rounded."""
+    return [_only_steps(_takers(network, index)) for index in range(len(network.backbone.out_channels))]
+
+
+def _takers(network: Detector, index: int) -> list[nn.Module]:
+    used = index - network.unused_maps
+    return [*network.backbone.takers(index), *([network.pyramid.lateral[used]] if used >= 0 else [])]
+
+
+def _only_steps(takers: list[nn.Module]) -> Steps | None:
+    steps = {taker.steps if isinstance(taker, EightBitConv) else None for taker in takers}
+    return steps.pop() if len(steps) == 1 else None
 
 
 def measure(network: Detector, images: Tensor) -> dict[str, Tensor]:

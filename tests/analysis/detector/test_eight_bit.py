@@ -97,6 +97,48 @@ def test_openvino_computes_what_the_imitation_says(model_in_8_bits: LoadedModel)
     assert np.abs(computed - imitation).mean() < 0.06
 
 
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 6.0), (-3.7, 9.1), (0.0, 0.0), (-2.0, -1.0)])
+def test_numbers_of_steps_say_all_that_rounding_leaves(low: float, high: float) -> None:
+    steps = eight_bit.Steps.of(low, high)
+    x = torch.linspace(low - 1, high + 1, 5001)
+    numbers = steps.packed(x)
+    assert numbers.dtype == torch.uint8
+    unpacked = steps.unpacked(numbers)
+    # half a step may fall to either side: the numbers are of x in steps, rounded in another order of the same sums
+    half_way = (x / steps.scale).frac().abs().sub(0.5).abs() < 1e-3
+    assert torch.allclose(unpacked[~half_way], steps.rounded(x)[~half_way], atol=1e-5 * max(1.0, abs(low), abs(high)))
+    assert torch.equal(steps.packed(unpacked), numbers)  # a second rounding changes nothing
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"heads": "mask"}, {"dense_stride": 8}, {"backbone": "resnet18"}, {"backbone": "efficientnet-lite0-half"}],
+)
+def test_what_goes_between_the_parts_is_what_all_that_look_at_it_round_it_to(changes: dict[str, Any]) -> None:
+    torch.manual_seed(4)
+    network = Detector(dataclasses.replace(SMALL, **changes)).eval().requires_grad_(False)
+    images = to_input(tissue_like(128, 128, seed=2)[None])
+    rounded = eight_bit.quantised(network, eight_bit.measure(network, images))
+    seen: list[tuple[Tensor, eight_bit.Steps]] = []
+    for module in rounded.modules():
+        if isinstance(module, eight_bit.EightBitConv):
+            module.register_forward_pre_hook(lambda module, given: seen.append((given[0], module.steps)))
+    between = eight_bit.steps_between(rounded)
+    maps = rounded.backbone(images)
+    rounded.pyramid(maps[rounded.unused_maps :])
+    assert len(between) == len(maps)
+    for one, steps in zip(maps, between, strict=True):
+        takers = {of for given, of in seen if given is one}
+        assert takers == {steps}
+
+
+def test_a_map_that_is_not_rounded_alike_stays_in_floats(small_network: Detector, ranges: dict[str, Tensor]) -> None:
+    assert eight_bit.steps_between(eight_bit.fused(small_network)) == [None] * len(small_network.backbone.out_channels)
+    other = {**ranges, "pyramid.lateral.1.range": ranges["pyramid.lateral.1.range"] * 2}
+    between = eight_bit.steps_between(eight_bit.quantised(small_network, other))
+    assert [steps is None for steps in between] == [i == 1 + small_network.unused_maps for i in range(len(between))]
+
+
 def test_sums_of_two_products_fit_16_bits() -> None:
     conv = SameConv(2, 1, 1)
     nn.init.constant_(conv.weight, 3.0)

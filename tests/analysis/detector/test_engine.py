@@ -98,7 +98,7 @@ def test_strips_give_what_the_whole_window_gives(backbone: str, stride: int) -> 
         maps = network.backbone(to_input(rgb))[network.unused_maps :]
     engine = TorchEngine(network, workers=1)
     for mine, expected in zip(engine.maps(rgb), maps, strict=True):
-        assert np.abs(mine - expected.numpy()).max() <= 1e-4 * expected.abs().max()
+        assert np.abs(mine.transpose(0, 3, 1, 2) - expected.numpy()).max() <= 1e-4 * expected.abs().max()
     reading = engine.read(rgb)
     assert reading.probability.shape == (1, side // stride, 128 // stride)
     assert np.abs(reading.probability - torch.sigmoid(whole.tumour_logit)[:, 0].numpy()).max() <= 1e-4
