@@ -45,7 +45,7 @@ FEWEST_LESIONS = 10
 """Found lesions of each kind (true, false) without which nothing is fitted."""
 FEWEST_SLIDES = 5
 BINS = 10
-ONLY_OF_FAST = ("scan_score", "scan_grow_probability", "glance_score")
+ONLY_OF_FAST = ("scan_score", "scan_grow_probability", "scan_stands_out", "glance_score")
 """Of the reading: what does not touch a `standard` result."""
 
 SUSPICION_RANGE = (0.02, 0.55)

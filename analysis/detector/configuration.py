@@ -27,6 +27,8 @@ BEFORE: dict[str, dict[str, Any]] = {
         "give_up_score": 0.0,
         "box_score": 0.0,
         "bridge_probability": 1.0,
+        "scan_grow_probability": 0.4,
+        "scan_stands_out": 0.0,
     },
     "data": {"scanner_by": "column"},
 }
@@ -300,8 +302,10 @@ class ReadConfig:
     more of them are taken for one."""
     scan_score: float = 0.5
     """`fast`: a find of the scan of this score is glanced at, at `mpp`."""
-    scan_grow_probability: float = 0.4
+    scan_grow_probability: float = 0.45
     """What of the scan's map around it belongs to such a find."""
+    scan_stands_out: float = 1.1
+    """`fast`: such a find is glanced at only if the scan believes in it more than in the tissue around it by this, in log odds."""
     glance_score: float = 0.6
     """`fast`: what has this score at a glance is read at `mpp`, with what surrounds it."""
     most_above_scan: float = 1.75

@@ -7,15 +7,16 @@ reads: on composed validation slides each true find above the threshold has the 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from analysis.detector.calibration import logit, sigmoid
 from analysis.detector.configuration import ReadConfig
-from analysis.detector.detection import LesionFinding
+from analysis.detector.detection import LesionFinding, Point
 from analysis.detector.engine import Engine
-from analysis.detector.lesions import LesionRules, cells_of, find_foci
+from analysis.detector.lesions import Focus, LesionRules, cells_of, find_foci
 from analysis.detector.pixel_source import PixelSource
 from analysis.detector.reading_plan import Grid
 from analysis.detector.second_look import glance, strongest
@@ -24,6 +25,11 @@ from slides.wsi.morphology import grown, square
 RIM_CELLS = 8
 """What is read around the finds of the scan at first; where one reaches further, more is read. With 4 cells two windows of three
 were for that, each for a few cells."""
+
+SURE = 0.8
+"""A find of the scan of this score is glanced at, whatever surrounds it, and read where it is part of a confirmed one ..."""
+AROUND_CELLS = 64
+"""... and a weaker one where it stands out of what lies within this distance (0.5 mm), in all four directions."""
 
 Probabilities = NDArray[np.float32]
 Cells = NDArray[np.bool_]
@@ -43,21 +49,70 @@ def where_to_read(
 ) -> tuple[Cells, Probabilities]:
     """Cells (rows, cols) in and around the finds of the scan that a glance at the reading's spacing confirms; and what is to be
     believed of those that are not read: what the glance said around each find, elsewhere the scan, made so weak that it is
-    no find by itself."""
-    foci = find_foci(p, rules=LesionRules(seed=rules.scan_score, grow=rules.scan_grow_probability))
-    foci = [focus for focus in foci if focus.score >= rules.scan_score]
-    corners = [focus.peak_corner for focus in foci]
-    places = [(col * grid.cell_x0, row * grid.cell_y0) for row, col in corners]
-    seen = glance(source, engine, places, mpp=rules.mpp, on_progress=on_progress, before_each=before_each)
-    scores = [strongest(cells) for cells in seen]
-    kept = [focus for focus, score in zip(foci, scores, strict=True) if score >= rules.glance_score]
-    believed, glanced = p * np.float32(rules.grow_probability), np.zeros(p.shape, bool)
-    for focus, score in zip(foci, scores, strict=True):
-        mine = focus.of(believed)
-        mine[focus.shape] = np.minimum(mine[focus.shape], score)
-    for (row, col), cells in zip(corners, seen, strict=True):
-        _lay(cells, believed, glanced, row=row, col=col)
-    return _widened(cells_of(kept, p.shape) & (p >= rules.scan_score), RIM_CELLS), believed
+    no find by itself.
+
+    Of a confirmed find those parts are read that the scan is sure of, and of the others those that a glance confirms, too: from
+    a metastasis weaker tissue may lead to others, and much of that need not be read."""
+    look = partial(glance, source, engine, mpp=rules.mpp, on_progress=on_progress, before_each=before_each)
+    glances = _Glances(look, grid, p * np.float32(rules.grow_probability))
+    whole = glances.confirmed(_finds(p, p, rules=rules, grow=rules.scan_grow_probability), rules.glance_score)
+    peaks = {find.peak_corner for find in whole}
+    within = np.where(cells_of(whole, p.shape), p, np.float32(0))
+    parts = _finds(within, p, rules=rules, grow=rules.scan_score)
+
+    def sure(part: Focus) -> bool:
+        return part.score >= SURE or part.peak_corner in peaks
+
+    others = glances.confirmed([part for part in parts if not sure(part)], rules.glance_score)
+    kept = cells_of([*filter(sure, parts), *others], p.shape) & (p >= rules.scan_score)
+    for peak in peaks:  # of a part that is no find by itself, too
+        kept[peak] = True
+    return _widened(kept, RIM_CELLS), glances.believed()
+
+
+class _Glances:
+    """Places glanced at, and what is to be believed of the map after that."""
+
+    def __init__(
+        self, look: Callable[[Sequence[Point]], list[Probabilities]], grid: Grid, unseen: Probabilities
+    ) -> None:
+        """`unseen`: what is to be believed where no glance falls; it is written on."""
+        self.look, self.grid, self.map = look, grid, unseen
+        self.said: list[tuple[tuple[int, int], Probabilities]] = []
+
+    def confirmed(self, finds: Sequence[Focus], least: float) -> list[Focus]:
+        """Those in which a glance at the strongest place finds at least that much."""
+        corners = [find.peak_corner for find in finds]
+        seen = self.look([(col * self.grid.cell_x0, row * self.grid.cell_y0) for row, col in corners])
+        self.said += zip(corners, seen, strict=True)
+        scores = [strongest(cells) for cells in seen]
+        for find, score in zip(finds, scores, strict=True):
+            mine = find.of(self.map)
+            mine[find.shape] = np.minimum(mine[find.shape], score)
+        return [find for find, score in zip(finds, scores, strict=True) if score >= least]
+
+    def believed(self) -> Probabilities:
+        glanced = np.zeros(self.map.shape, bool)
+        for (row, col), cells in self.said:
+            _lay(cells, self.map, glanced, row=row, col=col)
+        return self.map
+
+
+def _finds(p: Probabilities, around: Probabilities, *, rules: ReadConfig, grow: float) -> list[Focus]:
+    """Finds of the scan in `p` that are worth a glance: `around` says what surrounds them."""
+    found = find_foci(p, rules=LesionRules(seed=rules.scan_score, grow=grow))
+    return [focus for focus in found if focus.score >= rules.scan_score and _stands_out(focus, around, rules)]
+
+
+def _stands_out(focus: Focus, p: Probabilities, rules: ReadConfig) -> bool:
+    """The scan believes in it more than in the tissue around it, or that much that this does not matter: a metastasis may
+    fill all of that."""
+    if focus.score >= SURE:
+        return True
+    row, col = focus.peak_corner
+    around = p[max(row - AROUND_CELLS, 0) : row + AROUND_CELLS, max(col - AROUND_CELLS, 0) : col + AROUND_CELLS]
+    tissue = around[(around > 0) & (around < 1)]  # 1: it could not see there
+    return not tissue.size or logit(focus.score) - logit(float(tissue.mean())) >= rules.scan_stands_out
 
 
 def _lay(cells: NDArray[np.float32], onto: Probabilities, laid: Cells, *, row: int, col: int) -> None:

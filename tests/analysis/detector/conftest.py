@@ -57,6 +57,7 @@ def small_model(small_network: Detector, tmp_path_factory: pytest.TempPathFactor
             second_look=False,
             scan_score=0.05,
             scan_grow_probability=0.04,
+            scan_stands_out=0.0,
             glance_score=0.0,
             give_up_score=0.0,
             box_score=0.0,

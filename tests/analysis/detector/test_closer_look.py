@@ -134,7 +134,7 @@ def test_windows_leave_room_for_it(folders: tuple[Path, Path, Path]) -> None:
 
 def test_fast_does_not_ask_it(folders: tuple[Path, Path, Path], noise_slide: ArraySource) -> None:
     everything = load_model(folders[2])
-    read = dataclasses.replace(READ, scan_score=0.05, scan_grow_probability=0.04, glance_score=0.0)
+    read = dataclasses.replace(READ, scan_score=0.05, scan_grow_probability=0.04, scan_stands_out=0.0, glance_score=0.0)
     both = dataclasses.replace(everything, config=dataclasses.replace(everything.config, read=read))
     looked = [
         {one.peak: one.second_look for one in detect(noise_slide, model, profile=profile).lesions}

@@ -18,7 +18,7 @@ from analysis.detector.second_look import GLANCE_CELLS, strongest
 from analysis.detector.weights import LoadedModel, load_model
 from tests.analysis.detector.conftest import engine_or_skip
 
-RULES = ReadConfig(scan_score=0.5, scan_grow_probability=0.4, glance_score=0.0)
+RULES = ReadConfig(scan_score=0.5, scan_grow_probability=0.4, scan_stands_out=0.0, glance_score=0.0)
 GRID = Grid.of(width=800, height=640, mpp_x=1.0, mpp_y=1.0)
 
 
@@ -57,6 +57,60 @@ def test_what_the_scan_finds_is_read_with_what_surrounds_it(slide: ArraySource, 
     rim = scan.RIM_CELLS
     expected[20 - rim : 28 + rim, 20 - rim : 28 + rim] = True
     assert np.array_equal(wanted, expected)
+
+
+STANDS_OUT = dataclasses.replace(RULES, scan_stands_out=1.0)
+
+
+def test_a_weak_find_is_glanced_at_where_it_stands_out(slide: ArraySource, small_model: LoadedModel) -> None:
+    p = two_spots()
+    p[20:28, 20:28] = 0.6
+    assert where(slide, small_model, p, STANDS_OUT)[24, 24]
+    p[p < 0.2] = 0.39  # 0.85 below 0.6, in log odds
+    assert not where(slide, small_model, p, STANDS_OUT).any()
+    assert where(slide, small_model, p, RULES)[24, 24]
+    p[20:28, 20:28] = scan.SURE  # a metastasis may fill all that surrounds it
+    assert where(slide, small_model, p, dataclasses.replace(STANDS_OUT, scan_stands_out=9.0))[24, 24]
+
+
+def test_glass_and_what_the_scan_could_not_see_surround_nothing(slide: ArraySource, small_model: LoadedModel) -> None:
+    p = np.zeros((GRID.rows, GRID.cols), np.float32)
+    p[:40, 40:] = 1.0
+    p[50:58, 20:28] = 0.6  # of tissue there is nothing but the find itself, and some cells that are weak
+    p[58:70, 20:60] = 0.1
+    assert where(slide, small_model, p, STANDS_OUT)[54, 24]
+
+
+def test_of_a_confirmed_find_the_parts_are_glanced_at(slide: ArraySource, small_model: LoadedModel) -> None:
+    """Weak tissue leads from one spot to another, and past a third that is a find by itself, too."""
+    p = np.full((GRID.rows, GRID.cols), 0.1, np.float32)
+    p[20:60, 20:80] = 0.45
+    p[22:30, 22:30], p[50:58, 70:78] = 0.9, 0.8
+    engine = open_engine(small_model, "torch", workers=1)
+    strong, weak = (
+        strongest(cells)
+        for at in ((22 * 8, 22 * 8), (70 * 8, 50 * 8))
+        for cells in scan.glance(slide, engine, [at], mpp=1.0, on_progress=lambda *_: None, before_each=lambda: None)
+    )
+    assert abs(strong - weak) > 1e-4
+    wanted = where(slide, small_model, p, dataclasses.replace(RULES, glance_score=strong))
+    expected = np.zeros_like(wanted)
+    rim = scan.RIM_CELLS
+    expected[22 - rim : 30 + rim, 22 - rim : 30 + rim] = True
+    expected[50 - rim : 58 + rim, 70 - rim : 78 + rim] |= weak >= strong
+    assert np.array_equal(wanted, expected)
+    everything = where(slide, small_model, p, RULES)
+    assert everything[54, 74]
+    assert not everything[40, 50]  # what leads there is not read
+
+
+def test_a_confirmed_peak_is_read_though_its_part_is_no_find(slide: ArraySource, small_model: LoadedModel) -> None:
+    p = np.full((GRID.rows, GRID.cols), 0.1, np.float32)
+    p[20:60, 20:80] = 0.49
+    p[30, 30] = p[30:34, 60:64] = 0.6
+    p[30, 30] = 0.7  # one cell: with the strongest of the other spot a find, alone none
+    wanted = where(slide, small_model, p, dataclasses.replace(RULES, scan_score=0.55))
+    assert wanted[30, 30]
 
 
 def test_what_a_glance_clears_is_not_read(slide: ArraySource, small_model: LoadedModel) -> None:

@@ -34,6 +34,7 @@ READ = ReadConfig(
     grow_probability=0.25,
     candidate_score=0.0,
     second_look=False,
+    scan_stands_out=0.0,
     glance_score=0.0,
     give_up_score=0.0,
     box_score=0.0,

@@ -27,7 +27,14 @@ from tests.analysis.detector.conftest import SMALL, engine_or_skip, tissue_like
 from tests.analysis.detector.test_patch_file import write_patches
 from tests.analysis.detector.test_scan_network import material, patches, seeing_green  # noqa: F401
 
-READ = ReadConfig(seed_probability=0.3, grow_probability=0.25, candidate_score=0.0, glance_score=0.0, second_look=False)
+READ = ReadConfig(
+    seed_probability=0.3,
+    grow_probability=0.25,
+    candidate_score=0.0,
+    scan_stands_out=0.0,
+    glance_score=0.0,
+    second_look=False,
+)
 
 
 @pytest.mark.parametrize("which", range(8))
