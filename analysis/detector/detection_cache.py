@@ -34,6 +34,7 @@ _NOT_READING = {
     "patch_file.py",
     "quantise.py",
     "reference_data.py",
+    "rules.py",
     "slide_evaluation.py",
     "slide_figures.py",
     "slide_judging.py",
