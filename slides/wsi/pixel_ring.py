@@ -91,7 +91,9 @@ class PixelRing:
         count = request.width * request.height
         data = np.frombuffer(self._memory, np.uint8, 4 * count, at)
         rgb = data[: 3 * count].reshape(request.height, request.width, 3).copy()
-        failed = data[3 * count :].reshape(request.height, request.width) != 0
+        marks = data[3 * count :].reshape(request.height, request.width)
+        # nearly always nothing has failed: then nothing is written, in memory that would be new
+        failed = marks != 0 if marks.max(initial=0) else np.broadcast_to(np.False_, marks.shape)
         return Pixels(rgb, failed)
 
     def close(self) -> None:
