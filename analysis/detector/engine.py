@@ -70,7 +70,7 @@ def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
 
 
 CLOSER_BYTES = 170_000_000
-"""What windows leave of memory to a network that looks closer: with it `standard` needs 1.45 GB for 89.5 mm2, and 1.56 without
+"""What windows leave of memory to a network that looks closer: with it `standard` needs 1.48 GB for 89.5 mm2
 (benchmarks/detection_memory.py)."""
 Maps = Sequence[NDArray[Any]]
 """Backbone maps of a batch, finest first, (B, h, w, channels): as convolutions keep them, and rows of one window lie together.
@@ -235,7 +235,7 @@ class _Part(nn.Module):
 
     def __init__(self, network: Detector, steps: Sequence[eight_bit.Steps | None]) -> None:
         super().__init__()
-        self.network, self.backbone, self.steps = network, network.backbone, list(steps)
+        self.steps = list(steps)
 
     def taken_in(self, x: Tensor, index: int) -> Tensor:
         """The backbone's map `index`, channels first."""
@@ -246,6 +246,20 @@ class _Part(nn.Module):
         steps = self.steps[index]
         return (x if steps is None else steps.packed(x)).permute(0, 2, 3, 1)
 
+
+class _OfBackbone(_Part):
+    """It holds no more of the network than that: what is made of a part keeps all that the part holds."""
+
+    def __init__(self, network: Detector, steps: Sequence[eight_bit.Steps | None]) -> None:
+        super().__init__(network, steps)
+        self.backbone = network.backbone
+
+
+class _OfPyramid(_Part):
+    def __init__(self, network: Detector, steps: Sequence[eight_bit.Steps | None]) -> None:
+        super().__init__(network, steps)
+        self.network = network
+
     def pyramid(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Of those maps that are used."""
         unused = self.network.unused_maps
@@ -253,7 +267,7 @@ class _Part(nn.Module):
         return found
 
 
-class _Early(_Part):
+class _Early(_OfBackbone):
     """(B, H, W, 3) uint8 -> the map at stride 4."""
 
     def forward(self, rgb: Tensor) -> Tensor:
@@ -261,14 +275,14 @@ class _Early(_Part):
         return self.given_out(self.backbone.early(x), 0)
 
 
-class _Middle(_Part):
+class _Middle(_OfBackbone):
     """The map at stride 4 -> that at stride 8."""
 
     def forward(self, first: Tensor) -> Tensor:
         return self.given_out(self.backbone.middle(self.taken_in(first, 0)), 1)
 
 
-class _Late(_Part):
+class _Late(_OfBackbone):
     """The map at stride 8 -> those at strides 16[, 32]."""
 
     def forward(self, second: Tensor) -> tuple[Tensor, ...]:
@@ -276,7 +290,7 @@ class _Late(_Part):
         return tuple(self.given_out(m, index) for index, m in enumerate(late, start=2))
 
 
-class _Head(_Part):
+class _Head(_OfPyramid):
     """Maps that are used, finest first -> tumour probability (B, h, w), and P4 (B, h, w, channels)."""
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
@@ -284,7 +298,7 @@ class _Head(_Part):
         return torch.sigmoid(self.network.dense_maps(pyramid)[0])[:, 0], pyramid[-3].permute(0, 2, 3, 1)
 
 
-class _Towers(_Part):
+class _Towers(_OfPyramid):
     """Maps as the head's -> score (B, 1, h, w) and box (B, 4, h, w) of P3..P6 in turn; score = sqrt(p quality)."""
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
