@@ -85,7 +85,7 @@ def test_of_a_confirmed_find_the_parts_are_glanced_at(slide: ArraySource, small_
     """Weak tissue leads from one spot to another, and past a third that is a find by itself, too."""
     p = np.full((GRID.rows, GRID.cols), 0.1, np.float32)
     p[20:60, 20:80] = 0.45
-    p[22:30, 22:30], p[50:58, 70:78] = 0.9, 0.8
+    p[22:30, 22:30], p[50:58, 70:78] = 0.9, 0.7
     engine = open_engine(small_model, "torch", workers=1)
     strong, weak = (
         strongest(cells)
@@ -102,6 +102,27 @@ def test_of_a_confirmed_find_the_parts_are_glanced_at(slide: ArraySource, small_
     everything = where(slide, small_model, p, RULES)
     assert everything[54, 74]
     assert not everything[40, 50]  # what leads there is not read
+
+
+def test_the_scan_is_sure_of_a_part_of_a_confirmed_find(slide: ArraySource, small_model: LoadedModel) -> None:
+    """One glance is narrow: a metastasis that the scan is sure of is not lost by it."""
+    engine, places = open_engine(small_model, "torch", workers=1), [(22, 22), (50, 70)]
+
+    def said(place: tuple[int, int]) -> float:
+        at = (place[1] * 8.0, place[0] * 8.0)
+        (cells,) = scan.glance(slide, engine, [at], mpp=1.0, on_progress=lambda *_: None, before_each=lambda: None)
+        return strongest(cells)
+
+    less, more = sorted(places, key=said)
+    p = np.full((GRID.rows, GRID.cols), 0.1, np.float32)
+    p[20:60, 20:80] = 0.45
+    for (row, col), strength in ((more, 0.9), (less, scan.SURE)):
+        p[row : row + 8, col : col + 8] = strength
+    only_the_first = dataclasses.replace(RULES, glance_score=said(more))
+    assert said(less) < said(more)
+    assert where(slide, small_model, p, only_the_first)[less]
+    p[less[0] : less[0] + 8, less[1] : less[1] + 8] = scan.SURE - 0.05
+    assert not where(slide, small_model, p, only_the_first)[less]
 
 
 def test_a_confirmed_peak_is_read_though_its_part_is_no_find(slide: ArraySource, small_model: LoadedModel) -> None:
