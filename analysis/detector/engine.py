@@ -70,7 +70,7 @@ def window_bytes_per_px(config: NetworkConfig, *, int8: bool) -> int:
 
 
 CLOSER_BYTES = 170_000_000
-"""What windows leave of memory to a network that looks closer: with it `standard` needs 1.48 GB for 89.5 mm2
+"""What windows leave of memory to a network that looks closer: with it `standard` needs 1.45 GB for 89.5 mm2
 (benchmarks/detection_memory.py)."""
 Maps = Sequence[NDArray[Any]]
 """Backbone maps of a batch, finest first, (B, h, w, channels): as convolutions keep them, and rows of one window lie together.
