@@ -24,7 +24,7 @@ LARGEST_WINDOW_PX = 1408 * 1408
 """Margin included, with an engine of floats. Larger windows cost less time and more memory."""
 WINDOW_BYTES = LARGEST_WINDOW_PX * 180
 """What a window may need of a worker's memory: an engine says how much it needs for a pixel (`Engine.bytes_per_px`)."""
-WINDOW_BYTES_OF_LARGE_MAP = 800 * 800 * 180
+WINDOW_BYTES_OF_LARGE_MAP = 864 * 864 * 180
 LARGE_MAP_CELLS = 8_000_000
 """From here on the maps themselves need some hundred megabytes, and windows are smaller. 100,000 x 80,000 px at 0.25 um/px
 have 7.8 million cells."""
